@@ -1,0 +1,255 @@
+"""The nouns of the house: what each part must offer so that the others can use it. Read this file first.
+
+A class is either a Protocol (here) or final (elsewhere); we wrap and compose, we do not subclass our own classes.
+
+Axes: `c` coalitions, `n` players, `b` samples of a batch, `k` classes, `*b` trailing axes of a game's value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from pellucid.core._finding import Finding
+    from pellucid.core._streams import Stream
+    from pellucid.core._subject import Subject
+
+Modality = Literal["image", "tabular"]
+Effort = Literal["quick", "full"]
+
+Model = Callable[[Tensor], Tensor]
+"""Maps a batch of inputs `(b, ...)` to logits `(b, k)`. Every `nn.Module` classifier is one."""
+
+OnStep = Callable[[int, int], None]
+"""Progress of long work: `on_step(done, total)`, both in the work's own unit."""
+
+
+def silent(done: int, total: int) -> None:
+    """The `on_step` of a caller who does not watch."""
+
+
+# -- games --------------------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Game(Protocol):
+    """A set function: the worth of each coalition of players."""
+
+    @property
+    def n_players(self) -> int: ...
+
+    def __call__(self, keep: Bool[Tensor, "c n"]) -> Float[Tensor, "c *b"]:
+        """Return the value of each row of `keep`; True means that the player is present."""
+        ...
+
+
+@dataclass(frozen=True)
+class Players:
+    """One input cut into players, and what takes an absent player's place.
+
+    Args:
+        owner: player that owns each element of one input, broadcastable to the input's shape (channels share);
+            -1 is always present, -2 always absent.
+        baseline: what an absent element is replaced by, broadcastable to one input.
+        count: number of players n; every id in `range(n)` owns at least one element.
+        grid: `(rows, columns)` when the players are the cells of an image grid, player id = row * columns + column.
+        names: one name per player, for tables and reports.
+    """
+
+    owner: Int[Tensor, "..."]
+    baseline: Tensor
+    count: int
+    grid: tuple[int, int] | None = None
+    names: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Masker(Protocol):
+    """Says who the players of an input are and what absence means."""
+
+    def __call__(self, x: Tensor) -> Players:
+        """Cut one input `x` (no batch axis) into players."""
+        ...
+
+
+Value = Callable[[Float[Tensor, "c k"]], Float[Tensor, "c *b"]]
+"""Turns logits into the worth of a coalition."""
+
+
+# -- attacks ------------------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Space(Protocol):
+    """A way to distort inputs within a budget; `params` is one tensor, batch first."""
+
+    def zeros(self, x: Tensor) -> Tensor:
+        """The parameters that leave `x` unchanged."""
+        ...
+
+    def sample(self, x: Tensor, rng: Stream) -> Tensor:
+        """A random start inside the budget, one per sample; `rng` is bound to the samples' ids."""
+        ...
+
+    def render(self, x: Tensor, params: Tensor) -> Tensor:
+        """The distorted inputs, inside bounds; differentiable in `params`."""
+        ...
+
+    def ascent(self, grad: Tensor, size: float) -> Tensor:
+        """The steepest step along `grad`, its length `size` times the budget."""
+        ...
+
+    def project(self, x: Tensor, params: Tensor) -> Tensor:
+        """The nearest parameters within budget and bounds; projecting twice changes nothing more."""
+        ...
+
+    def scaled(self, factor: float) -> Space:
+        """The same space with `factor` times the budget."""
+        ...
+
+    def size(self, params: Tensor) -> Float[Tensor, " b"]:
+        """How much of the budget each sample uses, in the space's own unit (a radius)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """What an attack found.
+
+    Args:
+        inputs: distorted inputs `(b, ...)`.
+        params: the space's parameters that render them.
+        success: `(b,)` bool, the model is wrong on the distorted input.
+        loss: `(b,)` the attack's loss at the distorted input.
+        evaluations: model evaluations spent, a gradient counted as two.
+        zero_gradients: `(b,)` int, steps at which a sample's gradient was exactly zero.
+    """
+
+    inputs: Tensor
+    params: Tensor
+    success: Bool[Tensor, " b"]
+    loss: Float[Tensor, " b"]
+    evaluations: int
+    zero_gradients: Int[Tensor, " b"]
+
+
+class Attack(Protocol):
+    """Searches a space for inputs that the model gets wrong."""
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, *, rng: Stream) -> Perturbed: ...
+
+
+# -- training -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples on their way through training: inputs `(b, ...)`, labels `(b,)` int64, ids `(b,)` int64."""
+
+    inputs: Tensor
+    labels: Tensor
+    ids: Tensor
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """What training lowers, as named scalar terms; a weighting makes one number of them."""
+
+    def __call__(self, model: nn.Module, batch: Batch, *, rng: Stream) -> Mapping[str, Tensor]: ...
+
+
+@runtime_checkable
+class Weighting(Protocol):
+    """Makes one scalar of an objective's terms; terms it does not use are only logged."""
+
+    def __call__(self, terms: Mapping[str, Tensor], *, parameters: Sequence[Tensor]) -> Tensor: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+# -- data ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled samples in memory.
+
+    Args:
+        inputs: `(N, ...)`, float in `bounds` or uint8 (scaled to [0, 1] when batched).
+        labels: `(N,)` int64.
+        class_names: one per class, text as the source gives it.
+        name: what the data set is called.
+        modality: what one input is.
+        ids: `(N,)` int64, stable names of the samples; row numbers of the source's split.
+        bounds: least and greatest legal input value, None for unbounded features.
+        note: anything the user must be told, such as "shipped sample of 500, the full set is absent".
+        feature_names: names of tabular columns.
+    """
+
+    inputs: Tensor
+    labels: Int[Tensor, " N"]
+    class_names: tuple[str, ...]
+    name: str
+    modality: Modality
+    ids: Int[Tensor, " N"]
+    bounds: tuple[float, float] | None = (0.0, 1.0)
+    note: str = ""
+    feature_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where a data set comes from; loading checks digests and never downloads unasked."""
+
+    def load(self, split: str) -> Dataset:
+        """Return the split, or raise `DataMissing` with the command that obtains it."""
+        ...
+
+
+# -- audits -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a probe would spend on a subject.
+
+    Args:
+        least: model evaluations below which the probe cannot answer at all.
+        wanted: evaluations it would use if it could; more brings nothing.
+        memory: bytes beyond the model.
+        skip: why this probe does not apply to this subject; empty when it does.
+        remark: what the probe does differently when it gets less than `wanted`.
+    """
+
+    least: int
+    wanted: int
+    memory: int = 0
+    skip: str = ""
+    remark: str = ""
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """Asks one question of a subject."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def question(self) -> str: ...
+
+    def need(self, subject: Subject, *, effort: Effort) -> Need: ...
+
+    def __call__(self, subject: Subject, budget: int, rng: Stream, *, on_step: OnStep = silent) -> list[Finding]:
+        """Answer within `budget` evaluations; raises a `PellucidError` when it cannot."""
+        ...

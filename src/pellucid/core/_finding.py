@@ -1,0 +1,195 @@
+"""What a probe answers: a question, a plain answer, a measured number and exhibits that are data, not drawings.
+
+These types are the schema of `report.json`; a change here is a change of `reports.SCHEMA_VERSION`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+Number = float | None
+"""A float for JSON; None stands for "not defined" (NaN and infinities have no place in JSON)."""
+
+Level = Literal["fine", "watch", "weak"]
+
+
+def number(value: Any) -> Number:
+    """Return `value` as a float, or None where it is not finite."""
+    value = float(value)
+    return value if math.isfinite(value) else None
+
+
+def numbers(values: Any) -> tuple[Number, ...]:
+    """Return a vector of any kind (tensor, array, list) as JSON numbers."""
+    return tuple(number(v) for v in values)
+
+
+class Measure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One measured number.
+
+    Args:
+        name: stable key, such as `robust_accuracy[linf,0.1]`; comparisons join on it.
+        label: what it is, for people.
+        value: the number in `unit`.
+        low, high: ends of the 95 % interval, None where there is none.
+        unit: "" for a pure number, "%" for a share already multiplied by 100, else the unit's symbol.
+        usual: what is usual, as a plain phrase; empty if unknown.
+        better: which direction is better, "neither" when neither is.
+        samples: the number per sample, in the order of `Provenance.sample_ids`; empty if it has no such parts.
+    """
+
+    name: str
+    label: str
+    value: Number
+    low: Number = None
+    high: Number = None
+    unit: str = ""
+    usual: str = ""
+    better: Literal["higher", "lower", "neither"] = "neither"
+    samples: tuple[Number, ...] = ()
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to get the same numbers again.
+
+    Args:
+        seed: seed of the audit.
+        evaluations: model evaluations spent on this finding.
+        sample_ids: ids of the samples it rests on.
+        settings: every setting that changes the result, as text.
+        versions: versions of the libraries that computed it.
+    """
+
+    seed: int
+    evaluations: int
+    sample_ids: tuple[int, ...]
+    settings: dict[str, str | int | float | bool | None] = {}
+    versions: dict[str, str] = {}
+
+
+class Advice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to do next: a sentence and, where one exists, the command that does it."""
+
+    text: str
+    command: str = ""
+
+
+class Axis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An axis of a curve; `unit` "%" shows fractions 0..1 as percentages."""
+
+    label: str
+    unit: str = ""
+    scale: Literal["linear", "log"] = "linear"
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One line of a curve with its interval; `role` says how to draw it (noise: a floor band from 0 up to y)."""
+
+    name: str
+    x: tuple[Number, ...]
+    y: tuple[Number, ...]
+    low: tuple[Number, ...] = ()
+    high: tuple[Number, ...] = ()
+    role: Literal["main", "reference", "noise"] = "main"
+
+
+class Curve(msgspec.Struct, frozen=True, kw_only=True, tag="curve", forbid_unknown_fields=True):
+    """Numbers along an axis; `bars` draws columns over named categories instead of lines."""
+
+    title: str
+    x: Axis
+    y: Axis
+    lines: tuple[Line, ...]
+    caption: str = ""
+    bars: bool = False
+    categories: tuple[str, ...] = ()
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True, tag="table", forbid_unknown_fields=True):
+    """Rows of text and numbers; `units` per column: "%" shows fractions as percentages."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | int | float | None, ...], ...]
+    units: tuple[str, ...] = ()
+    caption: str = ""
+
+
+class Heatmap(msgspec.Struct, frozen=True, kw_only=True, tag="heatmap", forbid_unknown_fields=True):
+    """A matrix of numbers; `diverging` centres the colours on zero."""
+
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: tuple[tuple[Number, ...], ...]
+    row_label: str = ""
+    column_label: str = ""
+    unit: str = ""
+    diverging: bool = False
+    caption: str = ""
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Cells of a picture's grid that belong together, with a signed weight and a label."""
+
+    cells: tuple[int, ...]
+    weight: Number
+    label: str = ""
+
+
+class Picture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One image, uint8 `(H, W)` or `(H, W, 3)`, with an optional grid of players and marked cells on it."""
+
+    pixels: np.ndarray
+    title: str
+    caption: str = ""
+    grid: tuple[int, int] | None = None
+    marks: tuple[Mark, ...] = ()
+
+
+class Gallery(msgspec.Struct, frozen=True, kw_only=True, tag="gallery", forbid_unknown_fields=True):
+    """Images side by side."""
+
+    title: str
+    pictures: tuple[Picture, ...]
+    caption: str = ""
+
+
+Exhibit = Curve | Table | Heatmap | Gallery
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One answered question.
+
+    Args:
+        probe: name of the probe that asked.
+        name: stable key of the finding, unique in a report.
+        question, answer: both plain sentences.
+        measure: the headline number.
+        level: fine, watch or weak.
+        reason: the rule that gave the level, and why that rule.
+        advice: what to do next.
+        measures: further numbers; comparisons join on their names too.
+        exhibits: curves, tables, heatmaps and galleries.
+        provenance: seed, cost, samples, settings, versions.
+        references: arXiv ids or other references of the method.
+        cautions: what limits the answer, one sentence each.
+    """
+
+    probe: str
+    name: str
+    question: str
+    answer: str
+    measure: Measure
+    level: Level
+    reason: str
+    provenance: Provenance
+    advice: Advice | None = None
+    measures: tuple[Measure, ...] = ()
+    exhibits: tuple[Exhibit, ...] = ()
+    references: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
