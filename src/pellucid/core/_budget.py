@@ -20,8 +20,8 @@ class Grant:
 def share(budget: int, needs: Mapping[str, Need], *, required: bool = True) -> dict[str, Grant]:
     """Share `budget` evaluations among claimants.
 
-    First everyone whose least need still fits gets it, in the given order; then the rest goes to those who want more,
-    in proportion to what they still want. Nobody gets more than they want.
+    First everyone whose least need still fits gets it, in the given order. The rest is shared evenly: nobody gets more
+    than they want, and what modest claimants leave goes to the others. So one hungry claimant starves nobody.
 
     Raises:
         BudgetError: `required` and the budget does not cover even one claimant's least need.
@@ -40,8 +40,8 @@ def share(budget: int, needs: Mapping[str, Need], *, required: bool = True) -> d
         least = min(need.least for need in open_needs.values())
         raise BudgetError(f"a budget of {budget:,} evaluations answers no question; give at least {least:,}")
     wishes = {name: open_needs[name].wanted - grants[name].evaluations for name in served}
-    total = sum(wishes.values())
-    for name, wish in wishes.items():
-        extra = wish if total <= left else wish * left // total
+    for position, name in enumerate(sorted(wishes, key=wishes.__getitem__)):
+        extra = max(0, min(wishes[name], left // (len(wishes) - position)))
         grants[name] = Grant(grants[name].evaluations + extra)
+        left -= extra
     return {name: grants[name] for name in needs}
