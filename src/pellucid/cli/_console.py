@@ -11,7 +11,7 @@ from typing import Protocol
 class Advance(Protocol):
     """Moves the bar called `task` to `done` of `total`; a task not seen before gets its own bar."""
 
-    def __call__(self, task: str, done: float, total: float) -> None: ...  # noqa: D102 - told by the class
+    def __call__(self, task: str, done: float, total: float) -> None: ...
 
 
 def say(text: str = "") -> None:
