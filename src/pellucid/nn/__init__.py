@@ -1,0 +1,5 @@
+"""Layers and networks."""
+
+from . import models
+
+__all__ = ["models"]

@@ -1,0 +1,6 @@
+"""Networks that a recipe or a model card can name."""
+
+from ._build import MODELS, build
+from ._small_cnn import SmallCNN, SmallCNNSettings
+
+__all__ = ["MODELS", "SmallCNN", "SmallCNNSettings", "build"]

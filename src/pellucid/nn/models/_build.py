@@ -1,0 +1,37 @@
+"""From a kind and its settings, as recipes and model cards hold them, to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import msgspec
+from torch import nn
+
+from pellucid.core import ModelError
+
+from ._small_cnn import SmallCNNSettings
+
+MODELS: Mapping[str, type[SmallCNNSettings]] = MappingProxyType({"small-cnn": SmallCNNSettings})
+"""Settings by kind; `MODELS[kind](...).build()` makes the network."""
+
+
+def build(kind: str, settings: Mapping[str, object]) -> nn.Module:
+    """Return a network of `kind` with fresh weights.
+
+    Args:
+        kind: a key of `MODELS`.
+        settings: the kind's own settings; those left out keep their defaults.
+
+    Raises:
+        ModelError: an unknown kind, an unknown setting, or a value out of range.
+
+    Example:
+        >>> model = build("small-cnn", {"hidden": 16})
+    """
+    if kind not in MODELS:
+        raise ModelError(f"there is no network of kind {kind!r}; the kinds are {', '.join(sorted(MODELS))}")
+    try:
+        return msgspec.convert({**settings, "kind": kind}, MODELS[kind]).build()
+    except msgspec.ValidationError as error:
+        raise ModelError(f"the settings of {kind} do not fit: {error}") from error

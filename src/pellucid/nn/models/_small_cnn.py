@@ -1,0 +1,80 @@
+"""A small convolutional classifier that trains in minutes on a CPU."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import torch
+from jaxtyping import Float
+from msgspec import Meta
+from torch import Tensor, nn
+
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class SmallCNNSettings(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="small-cnn"
+):
+    """Settings of `SmallCNN`.
+
+    Args:
+        in_channels: channels of an input image.
+        image_size: height and width in pixels, a multiple of four.
+        channels: filters of the two convolutions.
+        hidden: width of the hidden fully connected layer.
+        classes: number of logits.
+        mean, std: of the training pixels; inputs in [0, 1] are normalized inside the model. The defaults are
+            Fashion-MNIST's.
+    """
+
+    in_channels: Positive = 1
+    image_size: Annotated[int, Meta(ge=4, multiple_of=4)] = 28
+    channels: tuple[Positive, Positive] = (32, 64)
+    hidden: Positive = 100
+    classes: Annotated[int, Meta(ge=2)] = 10
+    mean: float = 0.286
+    std: Annotated[float, Meta(gt=0)] = 0.353
+
+    def build(self) -> SmallCNN:
+        """Return the network with fresh weights, drawn from torch's global random state."""
+        return SmallCNN(self)
+
+
+class SmallCNN(nn.Module):
+    """Two convolutions with max pooling, one hidden layer; 333,526 parameters as it comes.
+
+    There is no batch normalization: a sample's logits depend on that sample alone, so training on several devices
+    equals training on one, and masked or attacked inputs do not disturb each other.
+
+    Args:
+        settings: sizes and normalization; the defaults fit Fashion-MNIST.
+
+    Example:
+        >>> logits = SmallCNN()(torch.rand(2, 1, 28, 28))
+        >>> tuple(logits.shape)
+        (2, 10)
+    """
+
+    def __init__(self, settings: SmallCNNSettings | None = None) -> None:
+        super().__init__()
+        self.settings = settings = settings or SmallCNNSettings()
+        first, second = settings.channels
+        side = settings.image_size // 4
+        self.conv1 = nn.Conv2d(settings.in_channels, first, kernel_size=3, padding=1)
+        self.relu1 = nn.ReLU()
+        self.pool1 = nn.MaxPool2d(2)
+        self.conv2 = nn.Conv2d(first, second, kernel_size=3, padding=1)
+        self.relu2 = nn.ReLU()
+        self.pool2 = nn.MaxPool2d(2)
+        self.fc1 = nn.Linear(second * side * side, settings.hidden)
+        self.relu3 = nn.ReLU()
+        self.fc2 = nn.Linear(settings.hidden, settings.classes)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
+        """Return logits for images in [0, 1]."""
+        # Channels-last convolutions take half the time on CPUs (and use tensor cores on GPUs); values are the same.
+        x = ((x - self.settings.mean) / self.settings.std).contiguous(memory_format=torch.channels_last)
+        x = self.pool1(self.relu1(self.conv1(x)))
+        x = self.pool2(self.relu2(self.conv2(x)))
+        return self.fc2(self.relu3(self.fc1(x.flatten(1))))  # type: ignore[no-any-return]
