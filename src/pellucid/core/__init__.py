@@ -34,6 +34,18 @@ from ._errors import (
     RunError,
 )
 from ._estimate import Estimate
+from ._files import (
+    Format,
+    read_arrays,
+    read_image,
+    read_json,
+    read_tensors,
+    read_text,
+    sniff,
+    write_atomic,
+    write_json,
+    write_tensors,
+)
 from ._finding import (
     Advice,
     Axis,
@@ -54,7 +66,9 @@ from ._finding import (
     numbers,
 )
 from ._modes import device_of, evaluating
+from ._runs import RunFolder, versions
 from ._scores import cross_entropy, log_odds, log_probability, logit, margin, probability
+from ._statistics import Interval, PairedTest, bootstrap, mcnemar, paired_difference, wilson
 from ._streams import Stream, preserved_randomness
 from ._subject import Subject
 
@@ -72,10 +86,12 @@ __all__ = [
     "Estimate",
     "Exhibit",
     "Finding",
+    "Format",
     "Gallery",
     "Game",
     "Grant",
     "Heatmap",
+    "Interval",
     "Level",
     "Line",
     "Mark",
@@ -90,6 +106,7 @@ __all__ = [
     "Number",
     "Objective",
     "OnStep",
+    "PairedTest",
     "PellucidError",
     "Perturbed",
     "Picture",
@@ -98,6 +115,7 @@ __all__ = [
     "Provenance",
     "RecipeError",
     "RunError",
+    "RunFolder",
     "Source",
     "Space",
     "Stream",
@@ -105,6 +123,7 @@ __all__ = [
     "Table",
     "Value",
     "Weighting",
+    "bootstrap",
     "cross_entropy",
     "device_of",
     "evaluating",
@@ -112,10 +131,23 @@ __all__ = [
     "log_probability",
     "logit",
     "margin",
+    "mcnemar",
     "number",
     "numbers",
+    "paired_difference",
     "preserved_randomness",
     "probability",
+    "read_arrays",
+    "read_image",
+    "read_json",
+    "read_tensors",
+    "read_text",
     "share",
     "silent",
+    "sniff",
+    "versions",
+    "wilson",
+    "write_atomic",
+    "write_json",
+    "write_tensors",
 ]

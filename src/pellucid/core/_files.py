@@ -1,0 +1,387 @@
+"""Files from anywhere, opened safely: the format is sniffed, sizes are capped, nothing is ever unpickled.
+
+Readers raise `DataError` with one sentence that names the file. Writers go through a temporary file in the same folder,
+so that a reader sees the old content or the new one, never half of it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import stat
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.lib.format as npy
+from torch import Tensor
+
+from ._errors import DataError
+
+Format = Literal[
+    "safetensors", "npz", "npy", "pickle", "torch-zip", "zip", "png", "jpeg", "gzip", "json", "text", "unknown"
+]
+PathLike = str | os.PathLike[str]
+T = TypeVar("T")
+
+_MAX_HEADER = 100 * 2**20  # bytes of a safetensors header, the limit of the format's own library
+_MAX_MEMBERS = 10_000  # arrays in one npz
+# Formats that only hold pixels. Pillow can open more, but some of them start other programs.
+_IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_ITEM_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1,
+    "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
+    "U32": 4, "I32": 4, "F32": 4,
+    "U64": 8, "I64": 8, "F64": 8, "C64": 8,
+}  # fmt: skip
+
+
+# -- what is it? --------------------------------------------------------------------------------------------------
+
+
+def sniff(path: PathLike) -> Format:
+    """Tell a file's format from its first bytes, never from its name.
+
+    Raises:
+        DataError: the file is missing, not a regular file, or not readable.
+    """
+    path = Path(path)
+    size = _size(path)
+    with _opened(path) as file:
+        head = file.read(512)
+        if head[:4] == b"PK\x03\x04" or head[:4] == b"PK\x05\x06":
+            return _sniff_zip(path)
+    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < max(size, _MAX_HEADER):
+        return "safetensors"
+    for magic, name in _MAGIC:
+        if head.startswith(magic):
+            return name
+    # Protocols 2 to 5 start with 0x80 and their number; older ones look like text and no library of ours opens them.
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return "pickle"
+    return _sniff_text(head)
+
+
+_MAGIC: tuple[tuple[bytes, Format], ...] = (
+    (b"\x93NUMPY", "npy"),
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"\x1f\x8b", "gzip"),
+)
+
+
+def _sniff_zip(path: Path) -> Format:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return "zip"
+    if any(name.endswith("data.pkl") for name in names):
+        return "torch-zip"
+    return "npz" if names and all(name.endswith(".npy") for name in names) else "zip"
+
+
+def _sniff_text(head: bytes) -> Format:
+    if b"\x00" in head:
+        return "unknown"
+    try:
+        # The head may end inside a character, so up to three bytes are dropped from its end.
+        text = next(head[: len(head) - cut].decode() for cut in range(4) if _decodes(head[: len(head) - cut]))
+    except StopIteration:
+        return "unknown"
+    return "json" if text.lstrip()[:1] in ("{", "[") else "text"
+
+
+def _decodes(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+# -- reading ------------------------------------------------------------------------------------------------------
+
+
+def read_text(path: PathLike, *, max_bytes: int = 16 * 2**20) -> str:
+    """Return the text of a UTF-8 file of at most `max_bytes`."""
+    path = Path(path)
+    _check_size(path, max_bytes)
+    with _opened(path) as file:
+        data = file.read(max_bytes + 1)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text (byte {error.start})") from None
+
+
+def read_json(path: PathLike, kind: type[T] | Any = Any, *, max_bytes: int = 64 * 2**20) -> T:
+    """Return the content of a JSON file, checked against the type `kind`."""
+    text = read_text(path, max_bytes=max_bytes)
+    try:
+        decoded: T = msgspec.json.decode(text, type=kind)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise DataError(f"{path} is not the JSON it should be: {_first_line(error)}") from None
+    return decoded
+
+
+def read_tensors(path: PathLike, *, max_bytes: int = 4 * 2**30) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file, on the CPU.
+
+    The header is checked before any tensor is made, so a truncated or hostile file costs nothing. Pickles (`.pt`,
+    `.pth`, `.bin`, `.pkl`) can run code when opened; they are refused and never opened.
+
+    Raises:
+        DataError: missing, too large, a pickle, truncated, or not consistent with its own header.
+    """
+    import safetensors.torch
+
+    path = Path(path)
+    _check_size(path, max_bytes)
+    found = sniff(path)
+    if _size(path) == 0:
+        raise DataError(f"{path} is empty")
+    if found in ("pickle", "torch-zip"):
+        raise DataError(
+            f"{path} is a pickle, which can run code when opened, and is refused; convert it where you trust it: "
+            'safetensors.torch.save_file(torch.load("weights.pt", weights_only=True), "weights.safetensors")'
+        )
+    if found not in ("safetensors", "unknown"):
+        raise DataError(f"{path} is no safetensors file but {_a(found)}")
+    _check_safetensors(path)
+    try:
+        return dict(safetensors.torch.load_file(path))
+    except Exception as error:  # the library's own error types differ between versions
+        raise DataError(f"{path} cannot be read as safetensors: {_first_line(error)}") from None
+
+
+class _Entry(msgspec.Struct):
+    """One tensor of a safetensors header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
+
+
+def _check_safetensors(path: Path) -> None:
+    size = _size(path)
+    with _opened(path) as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, _MAX_HEADER):
+            raise DataError(f"{path} is truncated or no safetensors file: its header does not fit in {size:,} bytes")
+        header = file.read(length)
+    try:
+        raw = msgspec.json.decode(header, type=dict[str, msgspec.Raw])
+        raw.pop("__metadata__", None)
+        entries = {name: msgspec.json.decode(entry, type=_Entry) for name, entry in raw.items()}
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} has a damaged safetensors header: {_first_line(error)}") from None
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
+        start, stop = entry.data_offsets
+        item = _ITEM_BYTES.get(entry.dtype)
+        if item is None:
+            raise DataError(f"{path}: tensor {name!r} has the unknown type {entry.dtype!r}")
+        if any(n < 0 for n in entry.shape) or math.prod(entry.shape) * item != stop - start:
+            raise DataError(f"{path}: tensor {name!r} has a shape that does not fit its {stop - start:,} bytes")
+        if start != end:
+            raise DataError(f"{path}: tensor {name!r} overlaps another or leaves a gap")
+        end = stop
+    held = size - 8 - length
+    if end > held:
+        raise DataError(f"{path} is truncated: it holds {held:,} of {end:,} bytes of tensors; copy it again")
+    if end < held:
+        raise DataError(f"{path} holds {held - end:,} bytes that belong to no tensor")
+
+
+def read_arrays(path: PathLike, *, max_bytes: int = 4 * 2**30) -> dict[str, np.ndarray]:
+    """Return the arrays of an npz file; `max_bytes` caps their size after decompression.
+
+    Raises:
+        DataError: missing, no npz, truncated, larger than the cap, or with Python objects (pickles) inside.
+    """
+    path = Path(path)
+    found = sniff(path)
+    if found in ("pickle", "torch-zip"):
+        raise DataError(f"{path} is a pickle, which can run code when opened, and is refused; save it with np.savez")
+    if found == "zip" and not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is a truncated or damaged npz file; copy it again")
+    if found != "npz":
+        raise DataError(f"{path} is no npz file but {_a(found)}; save arrays with np.savez(path, x=inputs, y=labels)")
+    _check_size(path, max_bytes)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            _check_members(path, members, max_bytes)
+            for member in members:
+                with archive.open(member) as file:
+                    _check_npy(path, member, file)
+            return {member.filename.removesuffix(".npy"): _read_npy(archive, member) for member in members}
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
+        raise DataError(f"{path} is a damaged npz file: {_first_line(error)}") from None
+
+
+def _check_members(path: Path, members: list[zipfile.ZipInfo], max_bytes: int) -> None:
+    total = sum(member.file_size for member in members)
+    if total > max_bytes:
+        raise DataError(f"{path} unpacks to {total:,} bytes, more than the {max_bytes:,} allowed")
+    if len(members) > _MAX_MEMBERS or len({member.filename for member in members}) < len(members):
+        raise DataError(f"{path} holds {len(members):,} arrays, with repeated names or more than {_MAX_MEMBERS:,}")
+
+
+def _check_npy(path: Path, member: zipfile.ZipInfo, file: Any) -> None:
+    version = npy.read_magic(file)
+    read = {(1, 0): npy.read_array_header_1_0}.get(version, npy.read_array_header_2_0)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"array {member.filename!r} has the unknown version {version}")
+    shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise DataError(
+            f"{path}: array {member.filename!r} holds Python objects, which can run code when opened, and is refused; "
+            "save numbers only"
+        )
+    if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize > member.file_size:
+        raise ValueError(f"array {member.filename!r} has a shape that does not fit its {member.file_size:,} bytes")
+
+
+def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(member) as file:
+        array: np.ndarray = npy.read_array(file, allow_pickle=False)
+    return array
+
+
+def read_image(path: PathLike, *, max_pixels: int = 64_000_000) -> np.ndarray:
+    """Return an image as uint8, `(H, W)` if it is gray and `(H, W, 3)` otherwise; transparency is dropped.
+
+    Raises:
+        DataError: missing, no image, truncated, of floats, or of more than `max_pixels`.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    path = Path(path)
+    _size(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=_IMAGE_FORMATS) as image:
+                width, height = image.size
+                if width * height > max_pixels:
+                    raise DataError(f"{path} has {width} x {height} pixels, more than the {max_pixels:,} allowed")
+                return _to_uint8(image, path)
+    except UnidentifiedImageError:
+        raise DataError(f"{path} is no image that can be read; PNG and JPEG work") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DataError(f"{path} has more than the {max_pixels:,} pixels allowed") from None
+    except (OSError, ValueError, SyntaxError, EOFError, zlib.error, IndexError) as error:
+        raise DataError(f"{path} is a corrupt image: {_first_line(error)}") from None
+
+
+def _to_uint8(image: Any, path: Path) -> np.ndarray:
+    if image.mode in ("I;16", "I;16L", "I;16B", "I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise DataError(f"{path} has pixels outside 16 bits; save it with 8 bits per channel")
+        return (values.astype(np.uint16) >> 8).astype(np.uint8)
+    if image.mode == "F":
+        raise DataError(f"{path} has floating point pixels; save it with 8 bits per channel")
+    pixels: np.ndarray = np.array(image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB"))
+    return pixels
+
+
+# -- writing ------------------------------------------------------------------------------------------------------
+
+
+def write_atomic(path: PathLike, data: bytes | str) -> None:
+    """Write a file so that it holds the old content or all of `data`, whatever happens.
+
+    Raises:
+        OSError: the folder is missing, not writable, or the disk is full; nothing is left behind.
+    """
+    with _replacing(Path(path)) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def write_json(path: PathLike, obj: Any) -> None:
+    """Write `obj` as indented JSON, atomically; keys are sorted, NaN and infinities become null."""
+    write_atomic(path, msgspec.json.format(msgspec.json.encode(obj, order="deterministic"), indent=2) + b"\n")
+
+
+def write_tensors(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors as safetensors, atomically. The library orders `metadata` at random: keep it to one key."""
+    import safetensors.torch
+
+    # Clones, because the library refuses tensors that share storage.
+    held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with _replacing(Path(path)) as temporary:
+        safetensors.torch.save_file(held, temporary, metadata=dict(metadata) if metadata else None)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`; what was written there takes its place at the end, or vanishes."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut, where folders can be opened at all."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+# -- shared -------------------------------------------------------------------------------------------------------
+
+
+def _size(path: Path) -> int:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {_first_line(error)}") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise DataError(f"{path} is a folder, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path} is not a regular file")
+    return status.st_size
+
+
+def _check_size(path: Path, max_bytes: int) -> None:
+    size = _size(path)
+    if size > max_bytes:
+        raise DataError(f"{path} has {size:,} bytes, more than the {max_bytes:,} allowed")
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _a(found: Format) -> str:
+    return {"unknown": "of no known format", "text": "text", "json": "JSON"}.get(found, f"a {found} file")
