@@ -1,0 +1,18 @@
+"""Data sets: where they come from, how they are checked, how a few samples are drawn."""
+
+from ._fashion_mnist import FashionMNIST
+from ._load import SOURCES, load
+from ._sample import sample, unit
+from ._synthetic import SyntheticImages, SyntheticTable, synthetic_images, synthetic_table
+
+__all__ = [
+    "SOURCES",
+    "FashionMNIST",
+    "SyntheticImages",
+    "SyntheticTable",
+    "load",
+    "sample",
+    "synthetic_images",
+    "synthetic_table",
+    "unit",
+]

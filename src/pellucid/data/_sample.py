@@ -1,0 +1,45 @@
+"""A few samples of a data set, drawn so that every class is there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from pellucid.core import DataError, Dataset, Stream
+
+
+def unit(inputs: Tensor) -> Tensor:
+    """Return inputs as a model takes them: uint8 pixels scaled to [0, 1], floats as they are."""
+    return inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs
+
+
+def take(dataset: Dataset, rows: Int[Tensor, " n"]) -> Dataset:
+    """Return the rows of a data set, in the given order; ids keep naming the source's rows."""
+    return replace(dataset, inputs=dataset.inputs[rows], labels=dataset.labels[rows], ids=dataset.ids[rows])
+
+
+def sample(dataset: Dataset, n: int, *, rng: Stream) -> Dataset:
+    """Return `n` samples, as equal in number per class as the data allows, in the data set's order.
+
+    The order in which samples are preferred is a pure function of the stream and their ids, so a larger draw contains
+    the smaller one. A class with too few samples gives all it has and the others fill up.
+
+    Raises:
+        DataError: `n` is below 1 or above the number of samples.
+    """
+    if not 1 <= n <= len(dataset):
+        raise DataError(f"{dataset.name} has {len(dataset)} samples; ask for 1 to {len(dataset)}, not {n}")
+    lot = rng.child("sample").at(dataset.ids).uniform((len(dataset), 1), dtype=torch.float64)[:, 0]
+    shuffled = lot.argsort(stable=True)
+    by_class = shuffled[dataset.labels[shuffled].argsort(stable=True)]
+    labels = dataset.labels[by_class]
+    first = torch.searchsorted(labels, labels, right=False)
+    turn = torch.arange(len(labels)) - first  # how many of its own class stand before a sample
+    # Class by class in turn; within one turn the lot decides, so that a remainder is not always the low classes'.
+    ranked = shuffled.new_empty(len(labels))
+    ranked[by_class] = turn
+    order = shuffled[ranked[shuffled].argsort(stable=True)]
+    return take(dataset, order[:n].sort().values)

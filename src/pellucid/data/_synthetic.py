@@ -1,0 +1,89 @@
+"""Data sets made by a formula, so that tests and first steps need no files."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import torch
+from msgspec import Meta
+
+from pellucid.core import Dataset, Stream
+
+Count = Annotated[int, Meta(ge=1)]
+Classes = Annotated[int, Meta(ge=2)]
+
+
+def synthetic_images(n: int, *, rng: Stream, classes: int = 4, size: int = 12, channels: int = 1) -> Dataset:
+    """Return `n` noisy images in [0, 1], `(n, channels, size, size)`: the class is where a bright bar stands.
+
+    Class k of K has its bar at the height `(k + 1/2) / K` of the image, one K-th thick, at contrast 0.5 on noise.
+    """
+    ids = torch.arange(n)
+    rng = rng.at(ids)
+    labels = ids % classes
+    row = (torch.arange(size) * classes) // size
+    bar = (row[None, :] == labels[:, None]).float()[:, None, :, None]
+    noise = rng.child("pixels").uniform((n, channels, size, size))
+    return Dataset(
+        (0.4 * noise + 0.5 * bar).clamp(0, 1),
+        labels,
+        class_names=tuple(f"bar {k}" for k in range(classes)),
+        name="synthetic-images",
+        modality="image",
+        ids=ids,
+    )
+
+
+def synthetic_table(n: int, *, rng: Stream, features: int = 6, noise: float = 0.1) -> Dataset:
+    """Return `n` rows of normal features `(n, features)`; the class is the sign of x0 + x1 x2 with noise.
+
+    The rule has one additive part and one pure interaction, which tells methods that see interactions from others.
+    """
+    ids = torch.arange(n)
+    rng = rng.at(ids)
+    x = rng.child("features").normal((n, features))
+    score = x[:, 0] + x[:, 1] * x[:, 2] + noise * rng.child("noise").normal((n, 1))[:, 0]
+    return Dataset(
+        x,
+        (score > 0).long(),
+        class_names=("negative", "positive"),
+        name="synthetic-table",
+        modality="tabular",
+        ids=ids,
+        bounds=None,
+        feature_names=tuple(f"x{j}" for j in range(features)),
+    )
+
+
+class SyntheticImages(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="synthetic-images"
+):
+    """`synthetic_images` as a source; `n` training images and as many for the test."""
+
+    n: Count = 512
+    classes: Classes = 4
+    size: Count = 12
+    channels: Count = 1
+    seed: int = 0
+
+    def load(self, split: str) -> Dataset:
+        """Return the split; each name of a split gives its own draw."""
+        rng = Stream(self.seed).child("synthetic", split)
+        return synthetic_images(self.n, rng=rng, classes=self.classes, size=self.size, channels=self.channels)
+
+
+class SyntheticTable(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="synthetic-table"
+):
+    """`synthetic_table` as a source; `n` training rows and as many for the test."""
+
+    n: Count = 512
+    features: Annotated[int, Meta(ge=3)] = 6
+    noise: Annotated[float, Meta(ge=0)] = 0.1
+    seed: int = 0
+
+    def load(self, split: str) -> Dataset:
+        """Return the split; each name of a split gives its own draw."""
+        rng = Stream(self.seed).child("synthetic", split)
+        return synthetic_table(self.n, rng=rng, features=self.features, noise=self.noise)
