@@ -1,0 +1,62 @@
+"""Random search: no gradients, therefore the check on every attack that uses them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import final
+
+from torch import Tensor
+
+from pellucid.core import Model, Perturbed, Space, Stream
+
+from ._candidates import Candidates, attackable, borrowed
+from ._losses import Loss, cross_entropy
+
+
+@final
+@dataclass(frozen=True)
+class RandomSearch:
+    """Do random distortions already make the model err? Draw points of the space, keep each sample's best.
+
+    Where this beats a gradient attack, the gradients mislead it and its robust accuracy is too high.
+
+    Args:
+        space: the distortions to search.
+        draws: random points per sample.
+        loss: ranks the points that do not differ in being misclassified.
+
+    Raises:
+        ValueError: `draws` is below 1.
+    """
+
+    space: Space
+    draws: int = field(default=20, kw_only=True)
+    loss: Loss = field(default=cross_entropy, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise ValueError(f"draws must be at least 1, got {self.draws}")
+
+    @property
+    def cost(self) -> int:
+        """Evaluations per sample."""
+        return 1 if self._idle else self.draws + 1
+
+    @property
+    def _idle(self) -> bool:
+        return self.space == self.space.scaled(0.0)
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, *, rng: Stream, start: Tensor | None = None) -> Perturbed:
+        """Attack a batch; arguments and errors as for `PGD`. `start` replaces the first draw."""
+        x, y = attackable(x, y)
+        zeros = self.space.zeros(x)
+        with borrowed(model):
+            found = Candidates(model, self.space, self.loss, x, y, rng)
+            if self._idle:
+                return found.result(zeros)
+            for draw in range(self.draws):
+                if draw == 0 and start is not None:
+                    found.offer(self.space.project(x, start.detach().to(zeros)))
+                else:
+                    found.offer(self.space.sample(x, rng.child("draw", draw)))
+            return found.result()

@@ -1,0 +1,230 @@
+"""Additive distortions inside a norm ball: `params` is the difference that is added to the input.
+
+Projection knows the input: it keeps `x + params` inside the legal bounds itself. If only rendering clipped, an element
+at a bound could gather parameters that change nothing, and the attack would be weaker than it looks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pellucid.core import DataError, Space, Stream
+
+Bounds = tuple[float, float] | None
+
+
+@final
+@dataclass(frozen=True)
+class Linf:
+    """Every element moves by at most `eps`.
+
+    Args:
+        eps: the radius, in the unit of the inputs.
+        bounds: least and greatest legal input value, None for unbounded features.
+
+    Raises:
+        ValueError: `eps` is negative or not finite, or the bounds are not in order.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 0.5]])
+        >>> Linf(0.1).project(x, torch.tensor([[-0.3, 0.3]]))
+        tensor([[0.0000, 0.1000]])
+    """
+
+    eps: float
+    bounds: Bounds = field(default=(0.0, 1.0), kw_only=True)
+
+    def __post_init__(self) -> None:
+        _check_ball(self.eps, self.bounds)
+
+    def zeros(self, x: Tensor) -> Tensor:
+        """Return the difference that leaves `x` unchanged: all zeros, at least float32."""
+        return _zeros(_inside(x, self.bounds))
+
+    def sample(self, x: Tensor, rng: Stream) -> Tensor:
+        """Return differences drawn uniformly from the part of the cube that lies inside the bounds."""
+        zeros = self.zeros(x)
+        low, high = self._box(x)
+        unit = rng.uniform(x.shape, device=x.device, dtype=zeros.dtype)
+        return (low + (high - low) * unit).clamp(low, high)
+
+    def render(self, x: Tensor, params: Tensor) -> Tensor:
+        """Return `x + params` inside the bounds, in the dtype of `x`."""
+        return _added(x, params, self.bounds)
+
+    def ascent(self, grad: Tensor, size: float) -> Tensor:
+        """Return the step of greatest first-order gain: `size * eps` along the gradient's sign."""
+        return grad.sign() * (size * self.eps)
+
+    def project(self, x: Tensor, params: Tensor) -> Tensor:
+        """Return the nearest difference within the radius that keeps `x` inside the bounds."""
+        return params.clamp(*self._box(x))
+
+    def scaled(self, factor: float) -> Linf:
+        """Return the same space with `factor` times the radius."""
+        return replace(self, eps=self.eps * factor)
+
+    def size(self, params: Tensor) -> Float[Tensor, " b"]:
+        """Return each sample's greatest absolute difference."""
+        return params.detach().flatten(1).abs().amax(1)
+
+    def _box(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = _room(x, self.bounds)
+        return low.clamp(min=-self.eps), high.clamp(max=self.eps)
+
+
+@final
+@dataclass(frozen=True)
+class L2:
+    """The Euclidean length of the difference is at most `eps`.
+
+    Args:
+        eps: the radius, in the unit of the inputs.
+        bounds: least and greatest legal input value, None for unbounded features.
+
+    Raises:
+        ValueError: `eps` is negative or not finite, or the bounds are not in order.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 0.5]])
+        >>> L2(0.1).project(x, torch.tensor([[-0.3, 0.3]]))
+        tensor([[0.0000, 0.1000]])
+    """
+
+    eps: float
+    bounds: Bounds = field(default=(0.0, 1.0), kw_only=True)
+
+    def __post_init__(self) -> None:
+        _check_ball(self.eps, self.bounds)
+
+    def zeros(self, x: Tensor) -> Tensor:
+        """Return the difference that leaves `x` unchanged: all zeros, at least float32."""
+        return _zeros(_inside(x, self.bounds))
+
+    def sample(self, x: Tensor, rng: Stream) -> Tensor:
+        """Return differences drawn uniformly from the ball, then projected into the bounds."""
+        zeros = self.zeros(x)
+        direction = rng.child("direction").normal(x.shape, device=x.device, dtype=zeros.dtype)
+        unit = rng.child("radius").uniform((len(x), 1), device=x.device, dtype=torch.float64)
+        # The share of a ball's volume within radius r grows like r**d: most of it lies near the surface.
+        radius = self.eps * unit[:, 0] ** (1 / max(1, x[0].numel()))
+        return self.project(x, direction * _rows(radius / _norm(direction), direction))
+
+    def render(self, x: Tensor, params: Tensor) -> Tensor:
+        """Return `x + params` inside the bounds, in the dtype of `x`."""
+        return _added(x, params, self.bounds)
+
+    def ascent(self, grad: Tensor, size: float) -> Tensor:
+        """Return the step of greatest first-order gain: length `size * eps` along the gradient, none where it is 0."""
+        norm = _norm(grad)
+        return grad * _rows(torch.where(norm > 0, size * self.eps / norm, 0), grad)
+
+    def project(self, x: Tensor, params: Tensor) -> Tensor:
+        """Return the nearest difference within the radius that keeps `x` inside the bounds.
+
+        The nearest point of a ball and a box that both hold 0 is `clip(c * params)`, where c <= 1 makes its length
+        the radius (the conditions of Karush, Kuhn and Tucker). Solving for c with the elements clipped so far gives
+        a value that is never too large and clips no fewer elements, so this repeats until the set stands still; every
+        pass is already inside both, so that stopping early would be safe.
+        """
+        low, high = _room(x, self.bounds)
+        inside = params.clamp(low, high)
+        scale, outside = self._scale(params, inside, low, high)
+        return torch.where(outside, (params * scale).clamp(low, high), inside)
+
+    def _scale(self, params: Tensor, inside: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Return c and whether it is needed, both broadcastable to `params`."""
+        outside = _norm(inside) > self.eps
+        if not outside.any():
+            return torch.ones_like(params[:1]), _rows(outside, params, dtype=torch.bool)
+        # A hair inside the sphere, so that rounding never makes a second projection shrink once more.
+        radius = self.eps * (1 - 16 * torch.finfo(params.dtype).eps)
+        scale = radius / _norm(params)
+        clipped = torch.zeros_like(params, dtype=torch.bool)
+        while True:
+            moved = params * _rows(scale, params)
+            before, clipped = clipped, (moved < low) | (moved > high)
+            if bool((clipped == before).all()):
+                return _rows(scale, params), _rows(outside, params, dtype=torch.bool)
+            fixed = _norm(torch.where(clipped, inside, 0))
+            free = _norm(params.masked_fill(clipped, 0))
+            room = (radius**2 - fixed**2).clamp(min=0).sqrt()
+            scale = torch.where(free > 0, room / free, scale).clamp(max=1).maximum(scale)
+
+    def scaled(self, factor: float) -> L2:
+        """Return the same space with `factor` times the radius."""
+        return replace(self, eps=self.eps * factor)
+
+    def size(self, params: Tensor) -> Float[Tensor, " b"]:
+        """Return the Euclidean length of each sample's difference."""
+        return _norm(params.detach()).to(params.dtype)
+
+
+SPACES: Mapping[str, Callable[..., Space]] = MappingProxyType({"l2": L2, "linf": Linf})
+"""Every space by the name that recipes and the command line use; each takes `eps` and `bounds`."""
+
+
+def _check_ball(eps: float, bounds: Bounds) -> None:
+    if not (math.isfinite(eps) and eps >= 0):
+        raise ValueError(f"eps must be a finite radius of at least 0, got {eps!r}")
+    if bounds is not None and not (len(bounds) == 2 and bounds[0] < bounds[1]):
+        raise ValueError(f"bounds must be (low, high) with low < high, or None for no bounds, got {bounds!r}")
+
+
+def _inside(x: Tensor, bounds: Bounds) -> Tensor:
+    """Return `x`, or explain: inputs outside the bounds are usually normalized, and a radius then means nothing."""
+    if not x.is_floating_point() or x.ndim < 2 or x.numel() == 0:
+        raise DataError(f"x must be a non-empty floating point batch (b, ...), got {x.dtype} {tuple(x.shape)}")
+    if bounds is not None:
+        low, high = (float(edge) for edge in torch.aminmax(x))
+        slack = 1e-6 * (bounds[1] - bounds[0])
+        if not (low >= bounds[0] - slack and high <= bounds[1] + slack):
+            raise DataError(
+                f"inputs lie in [{low:g}, {high:g}] but the space's bounds are [{bounds[0]:g}, {bounds[1]:g}]; "
+                "attack the inputs before normalization (put it into the model) or give the true bounds"
+            )
+    return x
+
+
+def _zeros(x: Tensor) -> Tensor:
+    return torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32), requires_grad=False)
+
+
+def _room(x: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor]:
+    """Return the least and greatest difference that keep `x` inside the bounds; never excludes 0."""
+    x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    if bounds is None:
+        edge = x.new_tensor(torch.inf)
+        return -edge, edge
+    return (bounds[0] - x).clamp(max=0), (bounds[1] - x).clamp(min=0)
+
+
+def _added(x: Tensor, params: Tensor, bounds: Bounds) -> Tensor:
+    moved = x.to(params.dtype) + params
+    if bounds is not None:
+        with torch.no_grad():
+            # An input outside the bounds by rounding stays where it is: no difference, no change.
+            low, high = x.clamp(max=bounds[0]), x.clamp(min=bounds[1])
+            inside = moved.clamp(low.to(params.dtype), high.to(params.dtype))
+        # The gradient passes straight through: the sum of a projected difference can pass a bound by one rounding
+        # step, and a clamp would then hide the gradient that leads back inside.
+        moved = inside + (moved - moved.detach())
+    return moved.to(x.dtype)
+
+
+def _norm(v: Tensor) -> Float[Tensor, " b"]:
+    """Euclidean length of each row in float64, so that tiny gradients do not vanish when squared."""
+    length: Tensor = torch.linalg.vector_norm(v.flatten(1), dim=1, dtype=torch.float64)
+    return length
+
+
+def _rows(factor: Tensor, like: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
+    return factor.to(dtype or like.dtype).view(-1, *[1] * (like.ndim - 1))
