@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from pellucid.core._finding import Finding
-    from pellucid.core._streams import Stream
-    from pellucid.core._subject import Subject
+    from ._finding import Finding
+    from ._streams import Stream
+    from ._subject import Subject
 
 Modality = Literal["image", "tabular"]
 Effort = Literal["quick", "full"]
