@@ -20,9 +20,8 @@ def list_models() -> int:
     ]
     say(table(["name", "parameters", "data", "clean", "robust"], rows))
     say()
-    say(
-        "`pellucid models show NAME` tells more; your own model is file.py:factory or file.py:factory@weights.safetensors"
-    )
+    say("`pellucid models show NAME` tells more.")
+    say("Your own model is file.py:factory or file.py:factory@weights.safetensors.")
     return 0
 
 

@@ -39,7 +39,7 @@ def share(budget: int, needs: Mapping[str, Need], *, required: bool = True) -> d
     if required and open_needs and not served:
         least = min(need.least for need in open_needs.values())
         raise BudgetError(f"a budget of {budget:,} evaluations answers no question; give at least {least:,}")
-    wishes = {name: open_needs[name].wanted - grants[name].evaluations for name in served}
+    wishes = {name: max(0, open_needs[name].wanted - grants[name].evaluations) for name in served}
     for position, name in enumerate(sorted(wishes, key=wishes.__getitem__)):
         extra = max(0, min(wishes[name], left // (len(wishes) - position)))
         grants[name] = Grant(grants[name].evaluations + extra)

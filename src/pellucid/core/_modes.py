@@ -24,41 +24,62 @@ def device_of(model: Callable[[Tensor], Tensor]) -> torch.device:
 def evaluating(model: Callable[[Tensor], Tensor], *, precise: bool = True) -> Iterator[None]:
     """Put a model in eval mode with frozen parameters inside the block; restore everything after it.
 
-    Restored also after an exception: each module's own train/eval flag, each parameter's `requires_grad`, the global
-    random states and the TF32 switches. Parameters, buffers, `.grad` and hooks are never touched.
+    Restored also after an exception: each module's own train/eval flag, each parameter's `requires_grad`, buffers that
+    the model itself changes when called, the global random states and the switches of `precise`. Parameters, `.grad`
+    and hooks are never touched.
 
     Args:
         model: any callable; one that is no `nn.Module` only has its random states guarded.
-        precise: full float32 products inside the block, because interactions amplify rounding noise.
+        precise: full float32 products and one choice of kernels inside the block, because interactions amplify
+            rounding noise.
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
     flags = [module.training for module in modules]
-    grads = [parameter.requires_grad for parameter in parameters]
+    learned = [parameter for parameter in parameters if parameter.requires_grad]
     with ExitStack() as stack:
         stack.enter_context(preserved_randomness(device_of(model)))
+        stack.enter_context(_kept_buffers(modules))
         if precise:
-            stack.enter_context(_without_tf32())
+            stack.enter_context(_precise())
         try:
             for module in modules:
                 module.training = False
-            for parameter in parameters:
+            for parameter in learned:
                 parameter.requires_grad_(False)
             yield
         finally:
             for module, flag in zip(modules, flags, strict=True):
                 module.training = flag
-            for parameter, grad in zip(parameters, grads, strict=True):
-                parameter.requires_grad_(grad)
+            for parameter in learned:
+                parameter.requires_grad_(True)
 
 
 @contextmanager
-def _without_tf32() -> Iterator[None]:
-    matmul: Any = torch.backends.cuda.matmul
-    cudnn: Any = torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = False
+def _kept_buffers(modules: list[nn.Module]) -> Iterator[None]:
+    """Undo what a model does to its own buffers when called, such as counting its calls."""
+    tables = [(module._buffers, dict(module._buffers)) for module in modules if module._buffers]
+    held = [buffer for _, table in tables for buffer in table.values() if buffer is not None]
+    copies = [(buffer, None if buffer.is_inference() else buffer._version, buffer.clone()) for buffer in held]
     try:
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        for now, before in tables:
+            now.clear()
+            now.update(before)
+        for buffer, version, copy in copies:
+            if version is None or buffer._version != version:
+                with torch.inference_mode(buffer.is_inference()), torch.no_grad():
+                    buffer.copy_(copy)
+
+
+@contextmanager
+def _precise() -> Iterator[None]:
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before

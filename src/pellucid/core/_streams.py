@@ -74,7 +74,10 @@ class Stream:
 
     def at(self, ids: Tensor | Sequence[int]) -> Stream:
         """Return this stream bound to the samples `ids`, an int64 vector of any values."""
-        return self._with(self._key, torch.as_tensor(ids, dtype=torch.int64))
+        rows = torch.as_tensor(ids, dtype=torch.int64)
+        if rows.ndim != 1:
+            raise ValueError(f"ids must be a vector, one id per sample, got shape {tuple(rows.shape)}")
+        return self._with(self._key, rows)
 
     @property
     def seed(self) -> int:
@@ -104,7 +107,10 @@ class Stream:
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """Draw from [low, high), shape `(samples, *rest)`; 53 random bits in float64, 24 otherwise."""
+        """Draw from [low, high), shape `(samples, *rest)`; 53 random bits in float64, 24 otherwise.
+
+        Rounding to `dtype` can reach `high` itself, except for [0, 1) in float32 and float64.
+        """
         precision = 53 if dtype == torch.float64 else 24
         unit = _shift(self.bits(shape, device=device), 64 - precision).to(torch.float64) * 2.0**-precision
         return (low + (high - low) * unit).to(dtype)
@@ -140,8 +146,13 @@ class Stream:
 
         For code that cannot take a stream: dropout layers, weight initialisation.
         """
+        device = torch.device(device)
         with preserved_randomness(device):
-            torch.manual_seed(self.seed)
+            # Not torch.manual_seed: it would also seed every other accelerator, which nobody restores.
+            torch.default_generator.manual_seed(self.seed)
+            if device.type == "cuda":
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(self.seed)
             yield
 
 

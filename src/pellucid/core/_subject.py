@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,8 @@ from torch import Tensor, nn
 from ._contracts import Modality
 from ._errors import DataError, ModelError
 from ._modes import device_of, evaluating
+
+_ASKED = 8  # samples on which a model is tried before it is trusted
 
 
 class TwoLogits(nn.Module):
@@ -32,14 +36,15 @@ class Subject:
 
     Args:
         model: maps a batch of inputs to logits `(B, K)`; one logit is read as two classes. Its own device is used.
-        inputs: `(N, ...)` float inputs.
+        inputs: `(N, ...)` float inputs; images are `(N, C, H, W)`, tables `(N, D)`.
         labels: `(N,)` int64, or None.
         bounds: least and greatest legal input value, or None for unbounded features.
         modality: what one input is.
         class_names: one per class; numbers if not given.
-        ids: `(N,)` stable sample ids; row numbers if not given.
+        ids: `(N,)` int64 stable sample ids, all different; row numbers if not given. Kept on the CPU.
         name, data_name: what to call the model and the data.
-        surrogates: other models of the same task by name; transfer attacks are crafted on them.
+        surrogates: other models of the same task by name; transfer attacks are crafted on them. One logit is read as
+            two classes here too.
         notes: what the report must say about the data or the model.
         feature_names: names of tabular columns.
 
@@ -62,119 +67,191 @@ class Subject:
     feature_names: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
-        _check_inputs(self.inputs, self.bounds)
-        ids = torch.arange(len(self.inputs)) if self.ids is None else self.ids
-        object.__setattr__(self, "ids", ids)
-        logits = _check_answers(self.model, self.inputs, self.name)
-        if logits.shape[1] == 1:
-            object.__setattr__(self, "model", TwoLogits(self.model))
-        classes = max(2, logits.shape[1])
+        _check_inputs(self.inputs, self.bounds, self.modality)
+        samples = len(self.inputs)
+        ids = torch.arange(samples) if self.ids is None else self.ids.cpu()
+        _check_ids(ids, samples)
+        _set(self, inputs=self.inputs.detach(), ids=ids)
+        heard = _count_logits(self.model, self.inputs, ids, self.name)
+        classes = max(2, heard)
         if self.labels is not None:
-            _check_labels(self.labels, len(self.inputs), classes)
-        if not self.class_names:
-            object.__setattr__(self, "class_names", tuple(str(k) for k in range(classes)))
-        elif len(self.class_names) != classes:
+            _check_labels(self.labels, ids, classes)
+        if self.class_names and len(self.class_names) != classes:
             raise DataError(
-                f"{self.data_name} has {len(self.class_names)} classes but {self.name} returns {classes} logits; "
+                f"{self.data_name} has {len(self.class_names)} classes but {self.name} tells {classes} apart; "
                 "use the data the model was trained for"
             )
+        if self.feature_names and len(self.feature_names) != self.inputs[0].numel():
+            raise DataError(
+                f"{self.data_name} has {self.inputs[0].numel()} features but {len(self.feature_names)} feature names"
+            )
+        surrogates = {}
         for name, surrogate in self.surrogates.items():
-            other = _check_answers(surrogate, self.inputs, name).shape[1]
+            other = _count_logits(surrogate, self.inputs, ids, name)
             if max(2, other) != classes:
-                raise ModelError(f"surrogate {name} returns {other} logits but {self.name} returns {classes}")
+                raise ModelError(f"surrogate {name} tells {max(2, other)} classes apart but {self.name} {classes}")
+            surrogates[name] = TwoLogits(surrogate) if other == 1 else surrogate
+        _set(
+            self,
+            model=TwoLogits(self.model) if heard == 1 else self.model,
+            surrogates=surrogates,
+            class_names=self.class_names or tuple(str(k) for k in range(classes)),
+        )
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     @property
     def n_classes(self) -> int:
+        """Number of classes the model tells apart."""
         return len(self.class_names)
 
     @property
     def device(self) -> torch.device:
+        """The model's device; inputs may lie elsewhere."""
         return device_of(self.model)
 
     def take(self, rows: Tensor) -> Subject:
-        """Return the subject on some of its samples; `rows` are row numbers."""
-        labels = None if self.labels is None else self.labels[rows]
-        return replace(self, inputs=self.inputs[rows], labels=labels, ids=self.ids[rows])
+        """Return the subject on some of its samples; `rows` are row numbers, at least one. Nothing is run again."""
+        if len(rows) == 0:
+            raise DataError("a subject needs at least one sample, got none")
+        part = copy.copy(self)
+        labels = None if self.labels is None else self.labels[rows.to(self.labels.device)]
+        return _set(part, inputs=self.inputs[rows.to(self.inputs.device)], labels=labels, ids=self.ids[rows.cpu()])
 
     def logits(self, *, batch_size: int = 256) -> Tensor:
-        """Return the logits of all samples, `(N, K)` float32 on the CPU."""
-        device = self.device
-        with evaluating(self.model), torch.inference_mode():
-            parts = [self.model(x.to(device)).float().cpu() for x in torch.split(self.inputs, batch_size)]
+        """Return the logits of all samples, `(N, K)` float32 on the CPU.
+
+        Raises:
+            ModelError: the model raises, or its logits are not finite; names the sample's id.
+        """
+        parts = []
+        with evaluating(self.model), torch.no_grad():
+            for x, ids in zip(torch.split(self.inputs, batch_size), torch.split(self.ids, batch_size), strict=True):
+                parts.append(_answers(self.model, x, ids, self.name).float().cpu())
         return torch.cat(parts)
 
     def digest(self) -> dict[str, str]:
         """Return SHA-256 digests of the model's tensors and of the data, to tell audits of the same things."""
         model, data = hashlib.sha256(), hashlib.sha256()
         for name, tensor in self.model.state_dict().items():
-            model.update(name.encode() + _bytes(tensor))
-        data.update(_bytes(self.inputs) + _bytes(self.ids))
-        if self.labels is not None:
-            data.update(_bytes(self.labels))
+            if isinstance(tensor, Tensor):
+                model.update(name.encode())
+                _feed(model, tensor)
+        for tensor in (self.inputs, self.ids, self.labels):
+            if tensor is not None:
+                _feed(data, tensor)
         return {"model": model.hexdigest(), "data": data.hexdigest()}
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    tensor = tensor.detach().cpu().contiguous()
-    head = f"{tensor.dtype}{tuple(tensor.shape)}".encode()
-    return head + (tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+def _set(subject: Subject, **values: object) -> Subject:
+    """Set fields of a subject that is still being made."""
+    for name, value in values.items():
+        object.__setattr__(subject, name, value)
+    return subject
 
 
-def _check_inputs(inputs: Tensor, bounds: tuple[float, float] | None) -> None:
-    if inputs.ndim < 2 or len(inputs) == 0:
-        raise DataError(f"inputs must be a batch of at least one sample, got shape {tuple(inputs.shape)}")
+def _feed(digest: hashlib._Hash, tensor: Tensor) -> None:
+    digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+    if tensor.numel():
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+# -- data ---------------------------------------------------------------------------------------------------------
+
+
+def _check_inputs(inputs: Tensor, bounds: tuple[float, float] | None, modality: Modality) -> None:
+    shape = tuple(inputs.shape)
+    if inputs.ndim < 2 or inputs.numel() == 0:
+        raise DataError(f"inputs must be a batch of at least one sample, got shape {shape}")
+    if modality == "image" and inputs.ndim != 4:
+        raise DataError(f"images must have shape (N, C, H, W), got {shape}")
+    if modality == "tabular" and inputs.ndim != 2:
+        raise DataError(f"tabular inputs must have shape (N, features), got {shape}")
     if not inputs.is_floating_point():
         raise DataError(f"inputs must be floating point, got {inputs.dtype}; divide 0-255 images by 255")
-    bad = (~inputs.isfinite()).flatten(1).any(1).nonzero()
-    if len(bad):
+    low, high = (float(end) for end in inputs.detach().aminmax())  # NaN if any input is NaN: one pass finds all
+    if not (math.isfinite(low) and math.isfinite(high)):
+        bad = (~inputs.isfinite()).flatten(1).any(1).nonzero()
         raise DataError(f"input {int(bad[0])} holds NaN or infinity; remove or repair the sample")
     if bounds is None:
         return
-    low, high = float(inputs.min()), float(inputs.max())
+    if not (math.isfinite(bounds[0]) and math.isfinite(bounds[1]) and bounds[0] < bounds[1]):
+        raise DataError(f"bounds must be two finite numbers, the lower first, got {bounds}")
     slack = 1e-6 * (bounds[1] - bounds[0])
     if low < bounds[0] - slack or high > bounds[1] + slack:
-        hint = "divide 0-255 images by 255" if high > 2 and low >= 0 else "undo the normalisation or give `bounds`"
+        hint = "divide 0-255 images by 255" if high > 2 and low >= 0 else "undo the normalization or give `bounds`"
         raise DataError(f"inputs lie in [{low:g}, {high:g}] but the bounds are [{bounds[0]:g}, {bounds[1]:g}]; {hint}")
 
 
-def _check_labels(labels: Tensor, samples: int, classes: int) -> None:
-    if labels.dtype != torch.int64 or labels.shape != (samples,):
+def _check_ids(ids: Tensor, samples: int) -> None:
+    if ids.dtype != torch.int64 or ids.shape != (samples,):
+        raise DataError(f"ids must be int64 of shape ({samples},), got {ids.dtype} of shape {tuple(ids.shape)}")
+    if len(torch.unique(ids)) < samples:
+        raise DataError("ids must all be different; two samples share one")
+
+
+def _check_labels(labels: Tensor, ids: Tensor, classes: int) -> None:
+    if labels.dtype != torch.int64 or labels.shape != ids.shape:
         raise DataError(
-            f"labels must be int64 of shape ({samples},), got {labels.dtype} of shape {tuple(labels.shape)}"
+            f"labels must be int64 of shape ({len(ids)},), got {labels.dtype} of shape {tuple(labels.shape)}"
         )
     outside = ((labels < 0) | (labels >= classes)).nonzero()
     if len(outside):
         row = int(outside[0])
         raise DataError(
-            f"sample {row} has label {int(labels[row])} but the model knows classes 0 to {classes - 1}; "
+            f"sample {int(ids[row])} has label {int(labels[row])} but the model knows classes 0 to {classes - 1}; "
             "use the data the model was trained for"
         )
 
 
-def _check_answers(model: nn.Module, inputs: Tensor, name: str) -> Tensor:
-    """Return the logits of a few samples, or say in one sentence why this is no model to audit."""
-    x = inputs[:8].to(device_of(model))
-    with evaluating(model), torch.inference_mode():
-        try:
-            first, second = model(x), model(x)
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ModelError(
-                f"{name} cannot read inputs of shape {tuple(x.shape[1:])}: {reason}; "
-                "give data of the size and channels it was trained on"
-            ) from error
-    if not isinstance(first, Tensor):
-        raise ModelError(f"{name} returns {type(first).__name__}, not a tensor of logits (B, K)")
-    if first.ndim != 2 or len(first) != len(x) or first.shape[1] == 0:
-        raise ModelError(f"{name} must return logits of shape ({len(x)}, K), got {tuple(first.shape)}")
-    if not first.isfinite().all():
-        row = int((~first.isfinite()).any(1).nonzero()[0])
-        raise ModelError(f"{name} returns NaN or infinity for sample {row}; repair the weights or the input scaling")
+# -- model --------------------------------------------------------------------------------------------------------
+
+
+def _count_logits(model: nn.Module, inputs: Tensor, ids: Tensor, name: str) -> int:
+    """Return how many logits a model gives, or say in one sentence why it cannot be audited."""
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{name} must be a torch.nn.Module, got {type(model).__name__}; wrap a function in a Module")
+    x, few = inputs[:_ASKED], ids[:_ASKED]
+    with evaluating(model), torch.no_grad():
+        first = _answers(model, x, few, name)
+        second = _answers(model, x, few, name)
     if not torch.equal(first, second):
         raise ModelError(
             f"{name} answers differently when asked twice in eval mode; remove the randomness (functional dropout?)"
         )
-    return first
+    return first.shape[1]
+
+
+def _answers(model: nn.Module, inputs: Tensor, ids: Tensor, name: str) -> Tensor:
+    """Return the logits of one batch; a model that cannot give them becomes one clear sentence."""
+    x = inputs.to(device_of(model))
+    try:
+        logits = model(x)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(_cannot_read(model, x, name, error)) from error
+    if not isinstance(logits, Tensor):
+        raise ModelError(f"{name} returns {type(logits).__name__}, not a tensor of logits (B, K)")
+    if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] == 0:
+        raise ModelError(f"{name} must return logits of shape ({len(x)}, K), got {tuple(logits.shape)}")
+    if not logits.is_floating_point():
+        raise ModelError(f"{name} must return floating point logits, got {logits.dtype}; return scores, not classes")
+    bad = ~logits.isfinite().all(1)
+    if bad.any():
+        sample = int(ids[bad.cpu()][0])
+        raise ModelError(f"{name} returns NaN or infinity for sample {sample}; repair the weights or the input scaling")
+    return logits
+
+
+def _cannot_read(model: nn.Module, x: Tensor, name: str, error: Exception) -> str:
+    text = str(error).strip()
+    reason = f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+    kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    if kinds and x.dtype not in kinds:
+        own = ", ".join(sorted(map(str, kinds)))
+        hint = f"its parameters are {own} but the inputs {x.dtype}: convert one of them"
+    else:
+        hint = "give data of the size and channels it was trained on"
+    return f"{name} cannot read inputs of shape {tuple(x.shape[1:])} ({reason}); {hint}"
