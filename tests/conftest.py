@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
+from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
 if TYPE_CHECKING:
@@ -16,8 +19,12 @@ if TYPE_CHECKING:
 
     from pellucid.core import Stream
 
-# Before anything imports `pellucid`: its shapes and types are checked at every call while tests run.
-install_import_hook("pellucid", "beartype.beartype")
+# Before anything imports `pellucid`: its shapes and types are checked at every call while tests run. The hook wants the
+# name of a checker; ours takes an int where a float is asked for, as type checkers do.
+_CHECKER = ModuleType("pellucid_checker")
+_CHECKER.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]
+sys.modules[_CHECKER.__name__] = _CHECKER
+install_import_hook("pellucid", f"{_CHECKER.__name__}.check")
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -29,7 +29,9 @@ COMMANDS: dict[str, Command] = {
     "report": Command("_report:report", "Draw the report of a finished audit again, without computing."),
     "train": Command("_train:train", "Train a model from a recipe."),
     "models list": Command("_models:list_models", "List the models that ship with Pellucid."),
-    "models show": Command("_models:show_model", "Show a model's card."),
+    "models show": Command(
+        "_models:show_model", "Show a model's card: what it is, how it was made and how good it is."
+    ),
     "data list": Command("_data:list_data", "List the data sets Pellucid knows and whether they are here."),
     "data get": Command("_data:get_data", "Download a data set and check its digests."),
     "data verify": Command("_data:verify_data", "Check the files of a data set against their digests."),

@@ -31,7 +31,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(len(line[k]) for line in [list(header), *cells]) for k in range(len(header))]
-    numeric = [bool(rows) and all(isinstance(row[k], (int, float)) for row in rows) for k in range(len(header))]
+    numeric = [bool(rows) and all(type(row[k]) in (int, float) for row in rows) for k in range(len(header))]
     lines = [list(header), ["-" * width for width in widths], *cells]
     return "\n".join(
         "  ".join(

@@ -2,6 +2,7 @@
 
 from ._fashion_mnist import FashionMNIST
 from ._load import SOURCES, load
+from ._places import cache
 from ._sample import sample, unit
 from ._synthetic import SyntheticImages, SyntheticTable, synthetic_images, synthetic_table
 
@@ -10,6 +11,7 @@ __all__ = [
     "FashionMNIST",
     "SyntheticImages",
     "SyntheticTable",
+    "cache",
     "load",
     "sample",
     "synthetic_images",
