@@ -35,10 +35,9 @@ class PGD:
 
     Example:
         >>> import torch
-        >>> from pellucid.core import Stream
-        >>> model = torch.nn.Linear(2, 2, bias=False)
-        >>> _ = model.weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
-        >>> found = PGD(Linf(0.2))(model, torch.tensor([[0.6, 0.4]]), torch.tensor([0]), rng=Stream(0))
+        >>> from pellucid.attacks import PGD, Linf
+        >>> identity = lambda x: x
+        >>> found = PGD(Linf(0.2))(identity, torch.tensor([[0.6, 0.4]]), torch.tensor([0]), rng=Stream(0))
         >>> found.inputs, found.success
         (tensor([[0.4000, 0.6000]]), tensor([True]))
     """

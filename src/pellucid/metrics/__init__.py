@@ -1,0 +1,36 @@
+"""What a trained network does, in numbers: accuracy, calibration, robustness, feature diversity. Nothing is judged."""
+
+from ._calibration import Calibration, calibration
+from ._classification import Classification, classification
+from ._diversity import FeatureDiversity, Similarity, feature_diversity, initial_similarity, similarity
+from ._robustness import RadiusAttack, RobustnessCurve, robustness_curve, robustness_evaluations
+from ._trust import (
+    SearchCheck,
+    StepsCheck,
+    attacked,
+    more_steps,
+    random_search_beats,
+    transfer_accuracy,
+)
+
+__all__ = [
+    "Calibration",
+    "Classification",
+    "FeatureDiversity",
+    "RadiusAttack",
+    "RobustnessCurve",
+    "SearchCheck",
+    "Similarity",
+    "StepsCheck",
+    "attacked",
+    "calibration",
+    "classification",
+    "feature_diversity",
+    "initial_similarity",
+    "more_steps",
+    "random_search_beats",
+    "robustness_curve",
+    "robustness_evaluations",
+    "similarity",
+    "transfer_accuracy",
+]
