@@ -1,0 +1,46 @@
+"""`pellucid train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ._console import say, table
+
+
+def train(
+    recipe: Annotated[str, tyro.conf.Positional],
+    /,
+    *,
+    out: Path,
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
+    device: str = "cpu",
+    export: Path | None = None,
+) -> int:
+    """Train a model from a recipe; run it again on the same folder to continue after an interruption.
+
+    Under `torchrun` (`torchrun --nproc-per-node 2 -m pellucid.cli train ...`) all processes train together.
+
+    Args:
+        recipe: a TOML file, or the name of a shipped recipe (`pellucid recipes list`).
+        out: folder for the recipe, the log, checkpoints, the trained weights and their card.
+        set: change one key of the recipe, such as `--set objective.attack.eps=0.2`; may be given several times.
+        device: cpu, cuda, or one card such as cuda:1.
+        export: also write the trained weights to this .safetensors file, and their card beside it as .json.
+    """
+    from pellucid.training import Recipe
+    from pellucid.training import train as run_training
+
+    from ._progress import watch
+
+    loaded = Recipe.load(recipe, overrides=set)
+    with watch(loaded.name) as on_event:
+        run = run_training(loaded, out, device=device, on_event=on_event)
+    rows = [(entry["label"], entry["value"], entry["low"], entry["high"]) for entry in run.card["figures"]]
+    say(table(("measured on the test split", "value", "low", "high"), rows))
+    say(f"The run is in {out}.")
+    if export is not None:
+        say(f"The weights are in {run.export(export)}.")
+    return 0

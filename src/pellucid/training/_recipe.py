@@ -1,0 +1,190 @@
+"""Recipes: everything that decides a training, as data that is checked before anything is computed."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, inspect
+
+from pellucid.core import RecipeError, read_text
+from pellucid.data import FashionMNIST, SyntheticImages, SyntheticTable
+from pellucid.nn.models import SmallCNNSettings
+
+from ._attack import AttackSettings
+from ._optimizers import SGD, Adam, Constant, Cosine, OneCycle
+from ._weighting import FixedWeighting
+from .objectives import Adversarial, Standard
+
+OBJECTIVES: Mapping[str, type[Standard] | type[Adversarial]] = MappingProxyType(
+    {"adversarial": Adversarial, "standard": Standard}
+)
+
+
+class FinalTest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is measured on the whole test split at the end, beside accuracy.
+
+    Args:
+        attack: accuracy under this attack is measured too.
+        batch_size: samples at once.
+    """
+
+    attack: AttackSettings | None = None
+    batch_size: Annotated[int, Meta(ge=1)] = 500
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A training, written down.
+
+    Args:
+        name: what the trained model is called.
+        epochs: passes over the training split.
+        batch_size: samples per step, over all processes together; a last, smaller batch of an epoch is left out.
+        model, data, objective, weighting, optimizer, schedule: tables whose `kind` picks from `nn.models.MODELS`,
+            `data.SOURCES`, `OBJECTIVES`, `WEIGHTINGS`, `OPTIMIZERS` and `SCHEDULES`; their other keys are its settings.
+        test: what is measured at the end.
+        precision: "bf16" computes the objective under autocast.
+        seed: root of all randomness.
+    """
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+    epochs: Annotated[int, Meta(ge=1)]
+    model: SmallCNNSettings
+    data: FashionMNIST | SyntheticImages | SyntheticTable
+    batch_size: Annotated[int, Meta(ge=1)] = 128
+    objective: Standard | Adversarial = Standard()
+    weighting: FixedWeighting = FixedWeighting()
+    optimizer: Adam | SGD = Adam()
+    schedule: Constant | Cosine | OneCycle = Constant()
+    test: FinalTest = FinalTest()
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: int = 0
+
+    @classmethod
+    def load(cls, path: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
+        """Read a recipe from a TOML file, or by the name of one that ships with Pellucid.
+
+        Args:
+            path: a file, or a bare name such as "fashion-standard".
+            overrides: changes such as "objective.attack.eps=0.2"; values as TOML writes them, quotes may be left out.
+
+        Raises:
+            RecipeError: no such recipe, not TOML, an unknown key or kind, or a value out of range.
+        """
+        file = _find(path)
+        try:
+            raw = tomllib.loads(read_text(file))
+        except tomllib.TOMLDecodeError as error:
+            raise RecipeError(f"{file} is not TOML: {error}") from None
+        return cls.parse(raw, overrides=overrides)
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any], *, overrides: Sequence[str] = ()) -> Recipe:
+        """Check a recipe given as nested dictionaries; see `load`."""
+        raw = _copied(raw)
+        for override in overrides:
+            _override(raw, override)
+        _check_keys(raw, inspect.type_info(cls), "")
+        try:
+            return msgspec.convert(raw, cls)
+        except msgspec.ValidationError as error:
+            raise RecipeError(_worded(str(error), raw)) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as nested dictionaries with all defaults written out."""
+        built: dict[str, Any] = msgspec.to_builtins(self)
+        return built
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return the recipes that come with Pellucid, file by name."""
+    here = Path(__file__).resolve()
+    # In a wheel the recipes lie inside the package; in a checkout they are the top-level folder.
+    folders = (here.parents[1] / "recipes", here.parents[3] / "recipes")
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    return {} if folder is None else {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def _find(path: str | Path) -> Path:
+    file = Path(path)
+    if file.is_file():
+        return file
+    shipped = shipped_recipes()
+    if str(path) in shipped:
+        return shipped[str(path)]
+    near = difflib.get_close_matches(str(path), shipped, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"shipped are {', '.join(shipped) or 'none'}"
+    raise RecipeError(f"there is no recipe {str(path)!r}, neither as a file nor by name; {hint}")
+
+
+def _copied(raw: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copied(value) if isinstance(value, Mapping) else value for key, value in raw.items()}
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    """Set one `a.b=c` in nested dictionaries."""
+    path, equals, text = override.partition("=")
+    keys = [key.strip() for key in path.split(".")]
+    if not equals or not all(keys):
+        raise RecipeError(f"--set takes key=value such as optimizer.lr=0.1, got {override!r}")
+    table = raw
+    for depth, key in enumerate(keys[:-1]):
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set {override}: {'.'.join(keys[: depth + 1])} is a value, not a table")
+    try:
+        table[keys[-1]] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        table[keys[-1]] = text.strip()  # a word without quotes
+
+
+def _check_keys(raw: Any, kind: inspect.Type, path: str) -> None:
+    """Refuse unknown keys and kinds, naming the nearest valid one; values are left to msgspec."""
+    if not isinstance(raw, dict):
+        return
+    options = [kind] if isinstance(kind, inspect.StructType) else getattr(kind, "types", ())
+    structs = [option for option in options if isinstance(option, inspect.StructType)]
+    if not structs:
+        return
+    chosen = _chosen(raw, structs, path)
+    fields = {field.encode_name: field.type for field in chosen.fields}
+    for key, value in raw.items():
+        if key in fields:
+            _check_keys(value, fields[key], f"{path}{key}.")
+        elif key != chosen.tag_field:
+            raise RecipeError(f"there is no key {path}{key}; {_nearest(key, fields)}")
+
+
+def _chosen(raw: dict[str, Any], structs: list[inspect.StructType], path: str) -> inspect.StructType:
+    tagged = {str(struct.tag): struct for struct in structs if struct.tag is not None}
+    if not tagged:
+        return structs[0]
+    if "kind" not in raw and len(tagged) == 1:
+        return structs[0]
+    if "kind" not in raw:
+        raise RecipeError(f"{path}kind is missing; the kinds are {', '.join(tagged)}")
+    if raw["kind"] not in tagged:
+        raise RecipeError(f"{path}kind is {raw['kind']!r}; {_nearest(str(raw['kind']), tagged)}")
+    return tagged[raw["kind"]]
+
+
+def _nearest(name: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+
+
+def _worded(message: str, raw: dict[str, Any]) -> str:
+    """Turn "Expected `float` > 0.0 - at `$.optimizer.lr`" into a sentence with the key and the value it had."""
+    reason, _, place = message.partition(" - at `$")
+    keys = [key for key in place.rstrip("`").split(".") if key]
+    value: Any = raw
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    path = ".".join(keys)
+    reason = reason[0].lower() + reason[1:]
+    return f"{path} is {value!r}: {reason}" if path and value is not None else f"{path or 'the recipe'}: {reason}"

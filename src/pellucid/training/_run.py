@@ -1,0 +1,153 @@
+"""A finished training: its folder, its model, and what is made of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pellucid.core import Dataset, RunError, RunFolder, Stream, Subject, read_json, read_tensors, write_json
+from pellucid.data import sample, unit
+
+from ._recipe import Recipe
+
+KIND = "train"
+RECIPE, LOG, WEIGHTS, CARD, CHECKPOINTS = "recipe.json", "log.jsonl", "model.safetensors", "model.json", "checkpoints"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete training.
+
+    Args:
+        folder: where it lies: `recipe.json`, `log.jsonl`, `model.safetensors`, its card `model.json`, the last
+            checkpoint and the manifest.
+        recipe: what was trained.
+        model: the trained network, in eval mode on the CPU.
+        card: the model card, as nested dictionaries.
+    """
+
+    folder: RunFolder
+    recipe: Recipe
+    model: nn.Module
+    card: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Open the folder of a complete training.
+
+        Raises:
+            RunError: there is no training at `path`, or it is not complete.
+        """
+        folder = RunFolder.open(path, kind=KIND)
+        if not (folder.path / CARD).is_file():
+            raise RunError(f"the training in {path} is not complete; run `pellucid train` on it again to continue")
+        recipe = Recipe.parse(read_json(folder.path / RECIPE))
+        model = fresh_model(recipe)
+        model.load_state_dict(read_tensors(folder.path / WEIGHTS))
+        return cls(folder, recipe, model.eval(), read_json(folder.path / CARD))
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The final figures by name, such as `accuracy`, measured on the whole test split."""
+        return {figure["name"]: figure["value"] for figure in self.card["figures"]}
+
+    @cached_property
+    def test_set(self) -> Dataset:
+        """The test split of the recipe's data."""
+        return self.recipe.data.load("test")
+
+    @property
+    def rng(self) -> Stream:
+        """A stream rooted in the recipe's seed, apart from those the training used."""
+        return Stream(self.recipe.seed).child("after")
+
+    def subject(self, split: str = "test", n: int | None = None) -> Subject:
+        """Return the model with `n` samples of a split, balanced over the classes, ready for an audit.
+
+        Args:
+            split: of the recipe's data.
+            n: number of samples; all if not given.
+        """
+        dataset = self.test_set if split == "test" else self.recipe.data.load(split)
+        if n is not None:
+            dataset = sample(dataset, n, rng=self.rng)
+        return Subject(
+            self.model,
+            unit(dataset.inputs),
+            dataset.labels,
+            bounds=dataset.bounds,
+            modality=dataset.modality,
+            class_names=dataset.class_names,
+            ids=dataset.ids,
+            name=self.recipe.name,
+            data_name=dataset.name,
+            notes=(dataset.note,) if dataset.note else (),
+            feature_names=dataset.feature_names,
+        )
+
+    def export(self, path: str | Path) -> Path:
+        """Write the weights to `path` (`….safetensors`) and the model card beside them (`….json`)."""
+        weights = Path(path)
+        if weights.suffix != ".safetensors":
+            raise RunError(f"weights are exported as a .safetensors file, got {weights}")
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.folder.path / WEIGHTS, weights)
+        shutil.copyfile(self.folder.path / CARD, weights.with_suffix(".json"))
+        return weights
+
+
+def fresh_model(recipe: Recipe) -> nn.Module:
+    """Return the recipe's network with the weights its seed draws."""
+    with Stream(recipe.seed).child("init").forked():
+        return recipe.model.build()
+
+
+def write_card(
+    folder: RunFolder, recipe: Recipe, dataset: Dataset, figures: list[dict[str, Any]], *, device: str, seconds: float
+) -> dict[str, Any]:
+    """Write the model card of a training whose weights lie in `folder`, and return it."""
+    weights = folder.path / WEIGHTS
+    settings = recipe.to_dict()
+    card = {
+        "name": recipe.name,
+        "architecture": settings["model"],
+        "parameters": sum(tensor.numel() for tensor in read_tensors(weights).values()),
+        "task": f"{dataset.modality} classification, {len(dataset.class_names)} classes",
+        "class_names": list(dataset.class_names),
+        "bounds": None if dataset.bounds is None else list(dataset.bounds),
+        "input_shape": list(dataset.inputs.shape[1:]),
+        "data": f"{dataset.name}, {len(dataset):,} training samples",
+        "license": "as chosen by who trained it",
+        "recipe": recipe.name,
+        "command": folder.manifest["command"],
+        "hardware": hardware(device),
+        "date": str(folder.manifest["created"])[:10],
+        "seed": recipe.seed,
+        "minutes": round(seconds / 60, 2),
+        "figures": figures,
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "notes": [],
+    }
+    write_json(folder.file(CARD), card)
+    return card
+
+
+def hardware(device: str) -> str:
+    """Return what a training ran on, in words."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = (line for line in info.read_text().splitlines() if line.startswith("model name"))
+        name = next(lines, f": {name}").partition(":")[2].strip()
+    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores"

@@ -1,0 +1,228 @@
+"""The training loop. It knows no method by name: a recipe's objective, weighting and optimizer do the work.
+
+Every draw is a pure function of the seed, the step and the sample. So a training that was killed goes on from its last
+checkpoint bit for bit on one CPU, whatever happened in between.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from pellucid.core import (
+    Batch,
+    Dataset,
+    NotConverged,
+    RecipeError,
+    RunError,
+    RunFolder,
+    Stream,
+    read_json,
+    write_json,
+    write_tensors,
+)
+from pellucid.data import unit
+
+from . import _checkpoint as checkpoint
+from ._checkpoint import Position
+from ._events import Event, OnEvent, unheard
+from ._final_test import final_test
+from ._parallel import Parallel
+from ._recipe import Recipe
+from ._run import CARD, CHECKPOINTS, KIND, LOG, RECIPE, WEIGHTS, Run, fresh_model, write_card
+
+
+def train(recipe: Recipe, out: str | Path, *, device: str = "cpu", on_event: OnEvent = unheard) -> Run:
+    """Train what the recipe says and keep everything in the folder `out`.
+
+    If `out` holds a checkpoint of the same recipe, training goes on from there; if it holds the finished training,
+    that is returned. Under `torchrun` all processes train together and the first one writes; they share the folder.
+
+    Args:
+        recipe: from `Recipe.load` or built in Python.
+        out: a new or empty folder, or that of an earlier run.
+        device: "cpu", "cuda" or one card such as "cuda:1".
+        on_event: told about every step, checkpoint and the final test, in the process that writes.
+
+    Raises:
+        RecipeError: batch size, model or weighting do not fit the data or the objective.
+        RunError: `out` belongs to something else, to another recipe, or to a process at work.
+        NotConverged: the loss became NaN or infinite; the last checkpoint is kept.
+        DataMissing: the data are not on this machine.
+    """
+    with Parallel(device) as parallel:
+        if (Path(out) / CARD).is_file():
+            _check_same(Path(out), recipe)
+            return Run.open(out)
+        training = _Training(recipe, parallel, Path(out), on_event)
+        parallel.wait()  # everyone has looked at the folder before the first one writes into it
+        if parallel.leads:
+            folder = RunFolder.create(out, kind=KIND, resume=True)
+            _check_same(folder.path, recipe)
+            with folder:
+                write_json(folder.file(RECIPE), recipe.to_dict())
+                training.go(folder)
+        else:
+            training.go(None)
+        parallel.wait()
+    return Run.open(out)
+
+
+class _Training:
+    """What the steps of one training share."""
+
+    def __init__(self, recipe: Recipe, parallel: Parallel, out: Path, on_event: OnEvent) -> None:
+        self.recipe, self.parallel, self.out = recipe, parallel, out
+        self.on_event = on_event if parallel.leads else unheard
+        self.data = _on(recipe.data.load("train"), parallel.device)
+        self.test = _on(recipe.data.load("test"), parallel.device)
+        self.rng = Stream(recipe.seed).child("train")
+        self.model: nn.Module = fresh_model(recipe).to(parallel.device).train()
+        _check_fit(recipe, self.model, self.data, parallel)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = recipe.optimizer.build(self.parameters)
+        self.weighting = recipe.weighting.build()
+        self.objective = parallel.step(self.model, recipe.objective)
+        self.steps_per_epoch = len(self.data) // recipe.batch_size
+        self.steps = self.steps_per_epoch * recipe.epochs
+
+    def go(self, folder: RunFolder | None) -> None:
+        """Train from the last checkpoint to the end; `folder` is None in processes that do not write."""
+        position = checkpoint.restore(self.out / CHECKPOINTS, self.model, self.optimizer, self.weighting) or Position()
+        self.parallel.wait()  # nobody may read a checkpoint that the first one already replaces
+        self._tell("start", position.step, self.steps, position.epoch)
+        begun = time.perf_counter() - position.seconds
+        with _log(folder, position.step) as log:
+            for epoch in range(position.epoch, self.recipe.epochs):
+                self._epoch(epoch, log)
+                position = Position(epoch + 1, (epoch + 1) * self.steps_per_epoch, time.perf_counter() - begun)
+                if folder is not None:
+                    checkpoint.save(folder.path / CHECKPOINTS, position, self.model, self.optimizer, self.weighting)
+                self._tell("checkpoint", position.step, self.steps, epoch)
+        self._finish(folder, position)
+
+    def _epoch(self, epoch: int, log: TextIO | None) -> None:
+        order = self.rng.child("order", epoch).permutations(len(self.data), 1)[0]
+        for row in range(self.steps_per_epoch):
+            step = epoch * self.steps_per_epoch + row
+            rows = order[row * self.recipe.batch_size : (row + 1) * self.recipe.batch_size]
+            values = self._step(step, self.parallel.share(rows))
+            if log is not None:
+                log.write(msgspec.json.encode({"step": step, "epoch": epoch, **values}).decode() + "\n")
+            self._tell("step", step + 1, self.steps, epoch, values)
+
+    def _step(self, step: int, rows: Tensor) -> dict[str, float]:
+        """Take one step on some rows of the data and return what is logged."""
+        rate = self.recipe.optimizer.lr * self.recipe.schedule.factor((step + 1) / self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        rng = self.rng.child("step", step)
+        terms, loss = self._forward(rows.to(self.data.inputs.device), rng)
+        values = self.parallel.mean({"loss": loss, **terms})
+        if not math.isfinite(values["loss"]):
+            raise NotConverged(
+                f"the loss is {values['loss']} at step {step} (epoch {step // self.steps_per_epoch}); "
+                'the last checkpoint is kept; lower optimizer.lr, or use precision = "fp32"'
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return {"rate": rate, **values}
+
+    def _forward(self, rows: Tensor, rng: Stream) -> tuple[Mapping[str, Tensor], Tensor]:
+        ids = self.data.ids[rows]
+        batch = Batch(unit(self.data.inputs[rows]), self.data.labels[rows], ids)
+        device = self.parallel.device
+        half = torch.autocast(device.type, torch.bfloat16) if self.recipe.precision == "bf16" else nullcontext()
+        # Dropout layers take torch's global randomness: it is forked, and seeded by the step and the process.
+        with rng.child("layers", self.parallel.rank).forked(device):
+            with half:
+                terms = self.objective(batch, rng.child("objective").at(ids.cpu()))
+            return terms, self.weighting(terms, parameters=self.parameters)
+
+    def _finish(self, folder: RunFolder | None, position: Position) -> None:
+        def on_step(done: int, total: int) -> None:
+            self._tell("test", done, total, self.recipe.epochs - 1)
+
+        rng = Stream(self.recipe.seed).child("test")
+        figures = final_test(self.model, self.test, self.recipe.test, parallel=self.parallel, rng=rng, on_step=on_step)
+        if folder is not None:
+            write_tensors(folder.file(WEIGHTS), self.model.state_dict())
+            folder.update(durations={**folder.manifest["durations"], "train": round(position.seconds, 3)})
+            device = str(self.parallel.device)
+            write_card(folder, self.recipe, self.data, figures, device=device, seconds=position.seconds)
+        values = {figure["name"]: figure["value"] for figure in figures}
+        self._tell("end", self.steps, self.steps, self.recipe.epochs - 1, values)
+
+    def _tell(self, kind: Any, done: int, total: int, epoch: int, values: Mapping[str, float] | None = None) -> None:
+        self.on_event(Event(kind, done, total, epoch, self.recipe.epochs, values or {}))
+
+
+def _on(dataset: Dataset, device: torch.device) -> Dataset:
+    return replace(dataset, inputs=dataset.inputs.to(device), labels=dataset.labels.to(device))
+
+
+def _log(folder: RunFolder | None, steps: int) -> Any:
+    """Open the log for appending after its first `steps` lines: those of a killed epoch are written again."""
+    if folder is None:
+        return nullcontext(None)
+    path = folder.file(LOG)
+    kept: list[str] = []
+    if path.exists():
+        with path.open(encoding="utf-8") as old:
+            kept = list(itertools.islice(old, steps))
+    path.write_text("".join(kept), encoding="utf-8")
+    return path.open("a", encoding="utf-8")
+
+
+def _check_fit(recipe: Recipe, model: nn.Module, data: Dataset, parallel: Parallel) -> None:
+    """Refuse what would fail in the first step, before anything is written."""
+    if recipe.batch_size > len(data):
+        raise RecipeError(f"batch_size is {recipe.batch_size} but {data.name} has {len(data)} training samples")
+    if recipe.batch_size % parallel.world:
+        raise RecipeError(
+            f"batch_size is {recipe.batch_size}, which {parallel.world} processes cannot share equally; "
+            f"use {recipe.batch_size // parallel.world * parallel.world or parallel.world}"
+        )
+    if int(data.labels.max()) >= len(data.class_names):
+        raise RecipeError(f"{data.name} has the label {int(data.labels.max())} but {len(data.class_names)} classes")
+    try:
+        with torch.no_grad():
+            logits = model(unit(data.inputs[:2]))
+    except RuntimeError as error:
+        shape = tuple(data.inputs.shape[1:])
+        raise RecipeError(f"the model cannot read inputs of shape {shape}: {str(error).splitlines()[0]}") from error
+    if logits.shape != (len(data.inputs[:2]), len(data.class_names)):
+        raise RecipeError(
+            f"the model gives {logits.shape[-1]} logits but {data.name} has {len(data.class_names)} classes"
+        )
+
+
+def _check_same(folder: Path, recipe: Recipe) -> None:
+    """Refuse to continue a folder that was begun with another recipe."""
+    if not (folder / RECIPE).is_file():
+        return
+    before, now = _flat(read_json(folder / RECIPE)), _flat(recipe.to_dict())
+    changed = sorted(key for key in before | now if before.get(key) != now.get(key))
+    if changed:
+        key = changed[0]
+        raise RunError(
+            f"{folder} was begun with {key} = {before.get(key)!r}, the recipe now has {now.get(key)!r}; "
+            "use another folder, or the recipe as it was"
+        )
+
+
+def _flat(tree: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {path.rstrip("."): list(tree) if isinstance(tree, tuple) else tree}
+    return {key: value for name, branch in tree.items() for key, value in _flat(branch, f"{path}{name}.").items()}
