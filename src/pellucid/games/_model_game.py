@@ -1,0 +1,133 @@
+"""The game a model plays on one input: what is a coalition of input parts worth to it?"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from pellucid.core import Game, Masker, Model, ModelError, Players, Value, device_of, evaluating
+
+from ._games import check_keep
+
+_ELEMENTS_PER_BATCH = {"cpu": 1 << 18, "cuda": 1 << 23}
+
+
+def _batch_size(x: Tensor, device: torch.device) -> int:
+    """A power of two that depends on nothing but the input's size and the kind of device, so that runs repeat."""
+    room = _ELEMENTS_PER_BATCH.get(device.type, 1 << 20) // max(1, x.numel())
+    return min(4096, max(32, 1 << max(0, room.bit_length() - 1)))
+
+
+class ModelGame:
+    """Worth of a coalition: the model's score on the input whose absent players show the baseline.
+
+    v(S) = value(model(x_S)) with x_S = x where the owner of an element is in S, the baseline elsewhere. Scores are
+    computed in float64 from the model's own precision. The model runs in eval mode on its own device, and is
+    left as it was.
+
+    Args:
+        model: maps a batch to logits `(c, k)`; one logit z is read as the two logits (0, z).
+        x: one input, without batch axis.
+        masker: cuts `x` into players.
+        value: turns logits into worth, such as `log_odds(label)`.
+        batch_size: coalitions per forward pass; chosen by the input's size if not given.
+
+    Raises:
+        ModelError: the model returns no `(c, k)` logits, or a coalition's value is not finite.
+    """
+
+    def __init__(self, model: Model, x: Tensor, masker: Masker, value: Value, *, batch_size: int | None = None) -> None:
+        if not x.is_floating_point():
+            raise ValueError(f"x must be floating point, got {x.dtype}; a baseline has no place between integers")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.model = model
+        self.value = value
+        self.players: Players = masker(x)
+        device = device_of(model)
+        self.batch_size = batch_size or _batch_size(x, device)
+        self._x = x.detach().to(device)
+        self._baseline = self.players.baseline.to(self._x)
+        self._shape = (1,) * (x.ndim - self.players.owner.ndim) + tuple(self.players.owner.shape)
+        self._owner = _checked_owner(self.players).to(device)
+        self._fixed = torch.tensor([False, True], device=device) if bool((self._owner < 0).any()) else None
+        self._plain = torch.equal(self._owner, torch.arange(self.n_players, device=device))
+
+    @property
+    def n_players(self) -> int:
+        return self.players.count
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision the model computes in, taken from the input."""
+        return self._x.dtype
+
+    def masked(self, keep: Bool[Tensor, "c n"]) -> Tensor:
+        """Return the inputs `(c, ...)` that the model sees for these coalitions."""
+        mask = keep.to(self._x.device)
+        if not self._plain:
+            if self._fixed is not None:  # owners -2 and -1 index these two columns from the end
+                mask = torch.cat([mask, self._fixed.expand(len(mask), 2)], dim=1)
+            mask = mask[:, self._owner]
+        return torch.where(mask.view(len(mask), *self._shape), self._x, self._baseline)
+
+    def __call__(self, keep: Bool[Tensor, "c n"]) -> Float[Tensor, "c *b"]:
+        check_keep(keep, self.n_players)
+        with evaluating(self.model), torch.inference_mode():
+            parts = [self._worth(rows) for rows in torch.split(keep, self.batch_size)]
+        values = torch.cat(parts).to(keep.device)  # outside inference mode: callers may write into the result
+        if not bool(values.isfinite().all()):
+            self._blame(keep, values)
+        return values
+
+    def _worth(self, keep: Tensor) -> Tensor:
+        z = self.model(self.masked(keep))
+        if not isinstance(z, Tensor) or z.ndim != 2 or len(z) != len(keep):
+            found = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+            raise ModelError(f"the model must return logits of shape ({len(keep)}, K), got {found}")
+        z = z.to(torch.float64)
+        if z.shape[1] == 1:
+            z = torch.cat([torch.zeros_like(z), z], dim=1)
+        return self.value(z)
+
+    def _blame(self, keep: Tensor, values: Tensor) -> None:
+        row = int((~values.isfinite()).flatten(1).any(1).nonzero()[0]) if values.ndim > 1 else 0
+        if values.ndim == 1:
+            row = int((~values.isfinite()).nonzero()[0])
+        present = [int(p) for p in keep[row].nonzero()[:, 0]]
+        shown = present if len(present) <= 20 else [*present[:20], "..."]
+        raise ModelError(
+            f"the model gives NaN or infinity when only players {shown} of {self.n_players} are present; "
+            "repair the model or choose another baseline (fill)"
+        )
+
+
+def _checked_owner(players: Players) -> Tensor:
+    owner = players.owner.flatten()
+    if players.count < 1:
+        raise ValueError("a game needs at least one player")
+    if int(owner.max()) >= players.count or int(owner.min()) < -2:
+        raise ValueError(f"owner must hold players 0 to {players.count - 1}, -1 or -2; got {int(owner.max())}")
+    counts = torch.bincount(owner[owner >= 0], minlength=players.count)
+    if bool((counts == 0).any()):
+        raise ValueError(f"player {int((counts == 0).nonzero()[0])} owns no element of the input")
+    return owner
+
+
+def noise_floor(game: Game, *, probes: int = 64) -> float:
+    """How exactly does the game repeat its values? The deviation of one evaluation, for `2 * probes` evaluations.
+
+    The same coalitions are evaluated twice, in other positions of batches of other sizes. A dividend of s players
+    carries 2**(s/2) times this noise: below 3 times that it is indistinguishable from rounding.
+    """
+    n = game.n_players
+    # A fixed, spread-out choice of coalitions: rounding is no random quantity that would need a stream.
+    at = torch.arange(probes)[:, None] * 7919 + torch.arange(n)[None, :] * 104_729
+    keep = (at * at // 64) % 2 == 0
+    first = game(keep)
+    cut = max(1, probes // 5)
+    second = torch.cat([game(keep.flip(0)[:cut]), game(keep.flip(0)[cut:])]) if probes > 1 else game(keep)
+    deviation = float((first - second.flip(0)).square().mean().sqrt()) / 2**0.5
+    rounding = torch.finfo(getattr(game, "dtype", torch.float64)).eps / 2 * float(first.abs().mean())
+    return max(deviation, rounding)

@@ -1,0 +1,74 @@
+"""Shapley values: each player's fair share of the worth of all players together."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pellucid.core import Estimate, Game, OnStep, Stream, silent
+
+from ._games import MAX_EXACT, table_of
+from ._orders import exact, shapley_table
+from ._size_curve import one_sample
+
+
+def shapley(
+    game: Game | Tensor,
+    *,
+    permutations: int | None = None,
+    rng: Stream | None = None,
+    max_exact: int = MAX_EXACT,
+    on_step: OnStep = silent,
+) -> Estimate:
+    """How much does each player contribute? The mean of v(S+i) - v(S) over all orders in which players can arrive.
+
+    Exact from the whole table (2**n evaluations), or from permutations in antithetic pairs, a permutation and its
+    reverse, with R (n-1) + 2 evaluations. Both sum to v(N) - v(empty) exactly (Shapley 1953).
+
+    Args:
+        game: a game, or its table `(2**n, *b)`.
+        permutations: None for exact values, else an even number R of permutations.
+        rng: where the permutations come from; needed with `permutations`.
+        max_exact: most players for which the whole table is evaluated.
+        on_step: progress in evaluations.
+
+    Returns:
+        Values `(n, *b)`; the standard error is zero if exact, else that of the mean over the antithetic pairs.
+
+    Example:
+        >>> import torch
+        >>> shapley(torch.tensor([0.0, 1.0, 1.0, 4.0])).values.tolist()
+        [2.0, 2.0]
+    """
+    if permutations is None:
+        values, evaluations = table_of(game, max_exact=max_exact, on_step=on_step)
+        if len(values) < 2:
+            raise ValueError("a game of 0 players has no Shapley values; give it at least one player")
+        return exact(shapley_table(values), evaluations)
+    if isinstance(game, Tensor):
+        raise ValueError("a table gives exact values; leave permutations out")
+    if rng is None or permutations < 4 or permutations % 2:
+        raise ValueError(f"sampling needs rng= and an even number of at least 4 permutations, got {permutations}")
+    return _sampled(game, permutations, one_sample(rng).child("shapley"), on_step)
+
+
+def _sampled(game: Game, permutations: int, rng: Stream, on_step: OnStep) -> Estimate:
+    n, pairs = game.n_players, permutations // 2
+    forward = rng.bits((1, pairs, n))[0].argsort(dim=1, stable=True)
+    ends = game(torch.tensor([[False], [True]]).expand(2, n))
+    total = torch.zeros(n, *ends.shape[1:], dtype=torch.float64, device=ends.device)
+    square = torch.zeros_like(total)
+    for index, one in enumerate(forward):
+        both = torch.stack([one, one.flip(0)])
+        ranks = both.argsort(1)
+        keep = ranks[:, None, :] < torch.arange(1, n)[None, :, None]
+        inner = game(keep.flatten(0, 1)).view(2, n - 1, *ends.shape[1:]) if n > 1 else ends[:0].expand(2, 0)
+        chain = torch.cat([ends[:1].expand(2, 1, *ends.shape[1:]), inner, ends[1:].expand(2, 1, *ends.shape[1:])], 1)
+        gains = chain.diff(dim=1)
+        mean = torch.stack([gains[k][ranks[k]] for k in range(2)]).mean(0)
+        total += mean
+        square += mean.square()
+        on_step(2 + 2 * (index + 1) * (n - 1), 2 + permutations * (n - 1))
+    mean = total / pairs
+    variance = (square / pairs - mean.square()).clamp_min(0) * pairs / (pairs - 1)
+    return Estimate(mean, (variance / pairs).sqrt(), 2 + permutations * (n - 1))
