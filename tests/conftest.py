@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+import beartype._check.code.codemain as beartype_code
 import pytest
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
     from pellucid.core import Stream
+
+# beartype picks which items of a container to check by Python's global generator, whose state our tests compare.
+beartype_code.getrandbits = random.Random(0).getrandbits
 
 # Before anything imports `pellucid`: its shapes and types are checked at every call while tests run. The hook wants the
 # name of a checker; ours takes an int where a float is asked for, as type checkers do.
