@@ -89,9 +89,8 @@ def _run(argv: list[str]) -> int:
 def _call(name: str, arguments: list[str]) -> int:
     import tyro
 
-    code: int = tyro.cli(
-        _load(COMMANDS[name]), prog=f"pellucid {name}", args=arguments, config=(tyro.conf.FlagCreatePairsOff,)
-    )
+    style = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
+    code: int = tyro.cli(_load(COMMANDS[name]), prog=f"pellucid {name}", args=arguments, config=style)
     return code
 
 
