@@ -1,24 +1,206 @@
-"""One self-contained page from a report."""
+"""One self-contained page from a report: template, styles, scripts and data in one file, under a strict policy."""
 
 from __future__ import annotations
 
-import jinja2
+import base64
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
 
+import jinja2
+import msgspec
+from markupsafe import Markup
+
+from pellucid.core import Curve, Finding, Gallery, Heatmap, Level, Measure, Table
+
+from . import _figures, _format
+from ._bibliography import bibliography
 from ._report import Comparison, Report
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; base-uri 'none'">
-<title>{{ title }}</title></head><body><h1>{{ title }}</h1>
-{% for finding in findings %}<h2>{{ finding.question }}</h2><p>{{ finding.level }}: {{ finding.answer }}</p>{% endfor %}
-</body></html>
-"""
+HERE = Path(__file__).parent
+LEVELS: tuple[Level, ...] = ("weak", "watch", "fine")
+WORDS = {
+    "fine": "Fine",
+    "watch": "Watch",
+    "weak": "Weak",
+    "better": "Better",
+    "worse": "Worse",
+    "changed": "Changed",
+    "no clear difference": "No clear difference",
+}
+VERDICTS = ("worse", "better", "changed", "no clear difference")
 
 
 def write_html(report: Report | Comparison) -> str:
-    """Return the page of a report; the same report gives the same page."""
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_PAGE)
+    """Return the page of a report or a comparison; the same report gives the same page."""
     if isinstance(report, Comparison):
-        title = f"{report.before.subject.model} and {report.after.subject.model}"
-        return template.render(title=title, findings=report.before.findings + report.after.findings)
-    return template.render(title=report.subject.model, findings=report.findings)
+        return _render("comparison.html.j2", _comparison(report))
+    return _render("audit.html.j2", _audit(report))
+
+
+def _audit(report: Report) -> dict[str, Any]:
+    findings = report.findings
+    return {
+        "report": report,
+        "cards": sorted(findings, key=lambda finding: LEVELS.index(finding.level)),
+        "sections": _sections(findings),
+        "counts": [(level, sum(f.level == level for f in findings)) for level in LEVELS],
+        "anchors": {finding.name: f"finding-{k}" for k, finding in enumerate(findings)},
+        "works": bibliography([key for finding in findings for key in finding.references]),
+    }
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    before = {finding.name: finding for finding in comparison.before.findings}
+    after = {finding.name: finding for finding in comparison.after.findings}
+    names = list(dict.fromkeys([*before, *after]))
+    differences = sorted(comparison.differences, key=lambda d: VERDICTS.index(d.verdict))
+    return {
+        "comparison": comparison,
+        "before": comparison.before,
+        "after": comparison.after,
+        "pairs": [(before.get(name), after.get(name)) for name in names],
+        "differences": differences,
+        "counts": [(v, sum(d.verdict == v for d in differences)) for v in VERDICTS],
+    }
+
+
+def _sections(findings: Iterable[Finding]) -> list[tuple[str, Level, list[Finding]]]:
+    """Return the findings by probe, each with its worst level."""
+    sections: dict[str, list[Finding]] = {}
+    for finding in findings:
+        sections.setdefault(finding.probe, []).append(finding)
+    return [
+        (probe, min((finding.level for finding in found), key=LEVELS.index), found) for probe, found in sections.items()
+    ]
+
+
+def _render(template: str, context: dict[str, Any]) -> str:
+    styles = [_asset("templates/page.css")]
+    scripts = {name: _asset(path) for name, path in _SCRIPTS.items()}
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            "script-src " + " ".join(map(_hash, scripts.values())),
+            "style-src " + " ".join(map(_hash, styles)),
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            policy=policy,
+            style=Markup(styles[0]),  # our own file
+            scripts={name: Markup(text) for name, text in scripts.items()},  # our own and vendored files
+            charts=_Numbered("chart"),
+            commands=_Numbered("command"),
+            **context,
+        )
+    )
+
+
+_SCRIPTS = {
+    "boot": "templates/boot.js",
+    "echarts": "vendor/echarts.common.min.js",
+    "page": "templates/page.js",
+}
+
+
+class _Numbered:
+    """Gives ids in the order of the page: chart-0, chart-1, ..."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix, self.count = prefix, 0
+
+    def __call__(self) -> str:
+        self.count += 1
+        return f"{self.prefix}-{self.count - 1}"
+
+
+@cache
+def _asset(name: str) -> str:
+    text = (HERE / name).read_text(encoding="utf-8")
+    if "</script" in text.lower() or "</style" in text.lower() or "\r" in text:
+        raise ValueError(f"{name} cannot be put into a page")  # a line end would change the hash, a tag the page
+    return text
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.do"],
+    )
+    environment.filters |= {
+        "count": _format.count,
+        "fraction": _format.fraction,
+        "interval": _format.interval,
+        "json": script_json,
+        "memory": _format.memory,
+        "plain": _format.plain,
+        "setting": setting,
+        "title_of": _format.title,
+    }
+    environment.globals |= {
+        "chart_of": _figures.chart,
+        "drawable": _figures.drawable,
+        "kind_of": kind_of,
+        "overlay_of": _figures.overlay,
+        "ruler_of": ruler,
+        "shades_of": _figures.shades,
+        "sheet_of": _figures.sheet,
+        "signed": _format.signed,
+        "span": _format.span,
+        "value_of": value_of,
+        "words": WORDS,
+    }
+    return environment
+
+
+def script_json(value: Any) -> Markup:
+    """Return JSON that can stand in a script element: no character of it can end or open an element."""
+    text = msgspec.json.encode(value).decode()
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)  # escaped above
+
+
+def kind_of(exhibit: Curve | Table | Heatmap | Gallery) -> str:
+    """Return the name of the macro that draws an exhibit."""
+    return type(exhibit).__name__.lower()
+
+
+def value_of(measure: Measure) -> str:
+    """Return a measure's value with its unit."""
+    return _format.with_unit(measure.value, measure.unit)
+
+
+def setting(value: object) -> str:
+    """Return a setting as text."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def ruler(measure: Measure) -> dict[str, float] | None:
+    """Return where a percentage and its interval lie on a ruler of 100 units; None for other measures."""
+    if measure.unit != "%" or measure.value is None or not 0 <= measure.value <= 100:
+        return None
+    low = measure.value if measure.low is None else max(0.0, measure.low)
+    high = measure.value if measure.high is None else min(100.0, measure.high)
+    return {"value": round(measure.value, 2), "low": round(low, 2), "width": round(high - low, 2)}

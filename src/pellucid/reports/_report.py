@@ -295,7 +295,7 @@ def _problem(exhibit: Exhibit) -> str:
 
 def _curve_problem(curve: Curve) -> str:
     for line in curve.lines:
-        if len(line.x) != len(line.y):
+        if not curve.bars and len(line.x) != len(line.y):
             return f"line {line.name!r} has {len(line.x)} x but {len(line.y)} y"
         if len(line.low) not in (0, len(line.y)) or len(line.high) != len(line.low):
             return f"line {line.name!r} must have {len(line.y)} low and high ends, or none"

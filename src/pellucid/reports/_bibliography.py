@@ -1,0 +1,81 @@
+"""The works that findings refer to, so that a report prints its own bibliography."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+WORKS = {
+    "1412.6572": ("I. J. Goodfellow, J. Shlens, C. Szegedy", "Explaining and Harnessing Adversarial Examples", 2015),
+    "1706.04599": ("C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger", "On Calibration of Modern Neural Networks", 2017),
+    "1706.06083": (
+        "A. Madry, A. Makelov, L. Schmidt, D. Tsipras, A. Vladu",
+        "Towards Deep Learning Models Resistant to Adversarial Attacks",
+        2018,
+    ),
+    "1708.07747": (
+        "H. Xiao, K. Rasul, R. Vollgraf",
+        "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms",
+        2017,
+    ),
+    "1802.00420": (
+        "A. Athalye, N. Carlini, D. Wagner",
+        "Obfuscated Gradients Give a False Sense of Security: Circumventing Defenses to Adversarial Examples",
+        2018,
+    ),
+    "1902.06705": ("N. Carlini and others", "On Evaluating Adversarial Robustness", 2019),
+    "2003.01690": (
+        "F. Croce, M. Hein",
+        "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse Parameter-free Attacks",
+        2020,
+    ),
+    "2009.11729": (
+        "H. Zhang and others",
+        "Interpreting and Boosting Dropout from a Game-Theoretic View",
+        2021,
+    ),
+    "2111.01996": (
+        "K. Sun and others",
+        "Pareto Adversarial Robustness: Balancing Spatial Robustness and Sensitivity-based Robustness",
+        2021,
+    ),
+    "2111.06206": (
+        "J. Ren, M. Li, Q. Chen, H. Deng, Q. Zhang",
+        "Defining and Quantifying the Emergence of Sparse Concepts in DNNs",
+        2023,
+    ),
+    "2111.06236": (
+        "H. Deng, Q. Ren, H. Zhang, Q. Zhang",
+        "Discovering and Explaining the Representation Bottleneck of DNNs",
+        2022,
+    ),
+    "2112.00980": ("D. Liu and others", "Trap of Feature Diversity in the Learning of MLPs", 2021),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the bibliography; `key` is what findings wrote, `arxiv` the id where it is one."""
+
+    number: int
+    key: str
+    text: str
+    arxiv: str
+
+
+def bibliography(keys: list[str]) -> tuple[Entry, ...]:
+    """Return an entry per reference, in the order in which they are first used."""
+    entries = []
+    for rank, key in enumerate(dict.fromkeys(keys), start=1):
+        arxiv = key.lower().removeprefix("arxiv:").strip()
+        if arxiv in WORKS:
+            authors, title, year = WORKS[arxiv]
+            entries.append(Entry(rank, key, f"{authors}: {title} ({year}).", arxiv))
+        else:
+            entries.append(Entry(rank, key, "" if is_arxiv(arxiv) else key, arxiv if is_arxiv(arxiv) else ""))
+    return tuple(entries)
+
+
+def is_arxiv(text: str) -> bool:
+    """Return whether a text has the form of an arXiv id, such as 2111.06236."""
+    head, dot, tail = text.partition(".")
+    return bool(dot) and len(head) == 4 and 4 <= len(tail) <= 5 and (head + tail).isascii() and (head + tail).isdigit()
