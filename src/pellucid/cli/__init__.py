@@ -26,7 +26,7 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "audit": Command("_audit:audit", "Audit a model on data and write a report."),
     "compare": Command("_compare:compare", "Set two audits side by side, with paired tests."),
-    "report": Command("_report:report", "Draw the report of a finished audit again, without computing."),
+    "report": Command("_report:report", "Draw the report of a finished audit or comparison again, without computing."),
     "train": Command("_train:train", "Train a model from a recipe."),
     "models list": Command("_models:list_models", "List the models that ship with Pellucid."),
     "models show": Command(
@@ -37,7 +37,7 @@ COMMANDS: dict[str, Command] = {
     "data verify": Command("_data:verify_data", "Check the files of a data set against their digests."),
     "recipes list": Command("_recipes:list_recipes", "List the training recipes that ship with Pellucid."),
     "recipes show": Command("_recipes:show_recipe", "Print a training recipe."),
-    "probes list": Command("_probes:list_probes", "List the questions an audit can ask, and what each costs."),
+    "probes list": Command("_probes:list_probes", "List the questions an audit can ask."),
     "doctor": Command("_doctor:doctor", "Check this installation and say what is missing."),
 }
 

@@ -138,6 +138,7 @@ class Perturbed:
     zero_gradients: Int[Tensor, " b"]
 
 
+@runtime_checkable
 class Attack(Protocol):
     """Searches a space for inputs that the model gets wrong."""
 

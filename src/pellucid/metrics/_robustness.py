@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,6 +27,7 @@ from pellucid.core import (
 )
 
 
+@runtime_checkable
 class RadiusAttack(Protocol):
     """An attack within one budget that can start from given parameters, such as `PGD` and `RandomSearch`."""
 
