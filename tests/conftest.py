@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import beartype._check.code.codemain as beartype_code
+import hypothesis
 import pytest
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 # beartype picks which items of a container to check by Python's global generator, whose state our tests compare.
 beartype_code.getrandbits = random.Random(0).getrandbits
+
+# The same examples on every machine, and no complaint when a busy machine is slow.
+hypothesis.settings.register_profile("pellucid", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("pellucid")
 
 # Before anything imports `pellucid`: its shapes and types are checked at every call while tests run. The hook wants the
 # name of a checker; ours takes an int where a float is asked for, as type checkers do.
