@@ -210,12 +210,12 @@ def paired_difference(
     observed = gain.sum().abs() - 1e-12 * gain.abs().sum()
     if 2**n <= flips + 1:
         signs = (torch.arange(2**n)[:, None] >> torch.arange(n)) & 1
-        p_value = float(((signs * 2.0 - 1) @ gain).abs().ge(observed).double().mean())
+        p_value = float(((2 * signs - 1).double() @ gain).abs().ge(observed).double().mean())
     else:
         hits, coins = 0, rng.child("flips")
         for rows in torch.split(torch.arange(flips), max(1, _CHUNK // n)):
             signs = coins.at(rows).integers(2, (len(rows), n))
-            hits += int(((signs * 2.0 - 1).double() @ gain).abs().ge(observed).sum())
+            hits += int(((2 * signs - 1).double() @ gain).abs().ge(observed).sum())
         p_value = (1 + hits) / (1 + flips)
     test = "sign-flip permutation test, bootstrap interval"
     return PairedTest(float(interval.value), float(interval.low), float(interval.high), p_value, n, test)
