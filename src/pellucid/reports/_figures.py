@@ -118,10 +118,16 @@ def _keys(curve: Curve) -> tuple[Key, ...]:
         Key(
             line.name,
             f"series-{rank[k] % SERIES}" if line.role == "main" else line.role,
-            "bar" if curve.bars and line.role == "main" else SYMBOLS[rank.get(k, 0) % len(SYMBOLS)],
+            _key_symbol(line, curve, rank.get(k, 0)),
         )
         for k, line in enumerate(curve.lines)
     )
+
+
+def _key_symbol(line: Line, curve: Curve, rank: int) -> str:
+    if curve.bars:
+        return "bar" if line.role == "main" else "tick"
+    return SYMBOLS[rank % len(SYMBOLS)] if line.role == "main" else line.role
 
 
 def _scaled(values: Sequence[Number], axis: Axis) -> list[Number]:
@@ -193,14 +199,10 @@ def _lines(curve: Curve) -> dict[str, Any]:
         series.append(_line(line, k, data, color, SYMBOLS[rank.get(k, 0) % len(SYMBOLS)]))
     x = [p[0] for data in points for p in data]
     y = [v for data in points for p in data for v in p[1:]]
-    x_axis = _value_axis(curve.x, x, vertical=False)
-    known = [v for v in x if v is not None]
-    if known and min(known) < max(known):
-        x_axis |= {"min": min(known), "max": max(known)}
     return {
         **_FRAME,
         "tooltip": _tooltip(bars=False),
-        "xAxis": x_axis,
+        "xAxis": _value_axis(curve.x, x, vertical=False),
         "yAxis": _value_axis(curve.y, y, vertical=True),
         "series": series,
     }
@@ -394,7 +396,9 @@ def shades(heatmap: Heatmap) -> Shades:
     low, high = (-top, top) if heatmap.diverging else (min(known, default=0.0), max(known, default=0.0))
     if not heatmap.diverging and low > 0 and low < 0.5 * high:
         low = 0.0
-    places = _format.decimals(known)
+    # Two significant digits of the largest number, the same decimals in every cell.
+    whole = all(v == int(v) for v in known)
+    places = 0 if whole or not top else min(6, max(0, 1 - math.floor(math.log10(top))))
 
     def cell(value: Number) -> Shade:
         if value is None:
@@ -420,7 +424,7 @@ def _cell_text(value: float, unit: str, places: int) -> str:
         percent = 100 * value
         text = f"{percent:.0f}" if percent >= 10 or percent == int(percent) else f"{percent:.1f}"
         return text.replace("-", _format.MINUS)
-    return _format.cell(value, "", min(places, 2) if abs(value) >= 0.01 or not value else places)
+    return _format.cell(value, "", places)
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def memory(size: int) -> str:
     """Return a number of bytes in MiB or GiB."""
     if not size:
         return MISSING
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{max(1, round(size / 2**20)):,} MiB"
+    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{max(1, round(size / 2**20)):,} MiB"
 
 
 def decimals(column: Sequence[str | int | float | None]) -> int:

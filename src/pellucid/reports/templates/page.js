@@ -56,7 +56,7 @@
     if (held) return held;
     const spec = JSON.parse(document.getElementById(box.id + "-data").textContent);
     const chart = echarts.init(box, null, { renderer: "canvas", devicePixelRatio: Math.max(2, devicePixelRatio || 1) });
-    const entry = { chart, spec };
+    const entry = { box, chart, spec };
     charts.set(box, entry);
     paint(entry);
     box.dataset.drawn = "true";
@@ -70,8 +70,12 @@
     return entry;
   }
 
-  function paint({ chart, spec }) {
+  function paint({ box, chart, spec }) {
     const options = painted(spec.options, styles());
+    if (box.clientWidth < 420) {
+      options.xAxis.splitNumber = 3;
+      if (spec.flat) options.yAxis.axisLabel.width = 0.3 * box.clientWidth;
+    }
     options.textStyle = { fontFamily: styles().getPropertyValue("--font") };
     options.tooltip.formatter = tooltip(spec);
     chart.setOption(options, { notMerge: true });
@@ -133,8 +137,9 @@
     root.dataset.theme = "light";
     boxes.forEach(draw);
     charts.forEach((entry) => {
-      paint(entry);
       entry.chart.resize({ width: 640 });
+      paint(entry);
+      entry.chart.getZr().flush(); // the page is printed before the next frame
     });
   });
   addEventListener("afterprint", () => {
@@ -192,23 +197,27 @@
 
   // ---- table of contents: say where the reader is ----
 
-  const links = new Map([...document.querySelectorAll(".contents a")].map((link) => [link.hash.slice(1), link]));
-  if ("IntersectionObserver" in window && links.size) {
-    const here = new IntersectionObserver(
-      (entries) => {
-        for (const { isIntersecting, target } of entries) {
-          if (!isIntersecting) continue;
-          links.forEach((link) => link.removeAttribute("aria-current"));
-          links.get(target.id).setAttribute("aria-current", "true");
-        }
-      },
-      { rootMargin: "-15% 0px -75% 0px" },
-    );
-    links.forEach((_, id) => {
-      const target = document.getElementById(id);
-      if (target) here.observe(target);
+  const links = [...document.querySelectorAll(".contents a")];
+  const targets = links.map((link) => document.getElementById(link.hash.slice(1)));
+  function locate() {
+    const line = innerHeight / 3;
+    const atEnd = innerHeight + scrollY >= root.scrollHeight - 2;
+    const here = atEnd && scrollY > 0 ? targets.length - 1 : targets.findLastIndex((target) => target.getBoundingClientRect().top < line);
+    links.forEach((link, k) => {
+      if (k === Math.max(0, here)) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
     });
   }
+  let locating = 0;
+  addEventListener(
+    "scroll",
+    () => {
+      cancelAnimationFrame(locating);
+      locating = requestAnimationFrame(locate);
+    },
+    { passive: true },
+  );
+  locate();
 
   performance.mark("pellucid-ready");
 })();
