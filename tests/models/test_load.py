@@ -1,0 +1,290 @@
+"""Models from a name or a file; everything that can be wrong with either is one clear sentence."""
+
+import os
+import pickle
+import random
+import re
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from pellucid import models
+from pellucid.core import ModelError, write_json, write_tensors
+from pellucid.models import SHIPPED, Card, _load
+from pellucid.nn.models import build
+
+FILE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width=3):
+        super().__init__()
+        self.first = nn.Linear(4, width)
+        self.second = nn.Linear(width, 2)
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+def make_net():
+    return Net()
+
+def needs_width(width):
+    return Net(width)
+
+def broken():
+    raise RuntimeError("no such layer\\nsecond line")
+
+def not_a_model():
+    return "hello"
+
+def leave():
+    raise SystemExit(1)
+
+ready = Net()
+number = 3
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "net.py"
+    path.write_text(FILE)
+    return path
+
+
+@pytest.fixture
+def weights(tmp_path, rng):
+    shapes = {"first.weight": (3, 4), "first.bias": (3,), "second.weight": (2, 3), "second.bias": (2,)}
+    tensors = {name: rng.child(name).normal(shape) for name, shape in shapes.items()}
+    path = tmp_path / "w.safetensors"
+    write_tensors(path, tensors)
+    return path, tensors
+
+
+# -- a user's file ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factory", ["make_net", "Net", "ready"])
+def test_a_function_a_class_and_a_ready_model_all_serve(file, factory):
+    loaded = models.load(f"{file}:{factory}")
+    assert loaded.model(torch.zeros(5, 4)).shape == (5, 2)
+    assert loaded.name == f"net.py:{factory}"
+    assert loaded.card is None
+    assert loaded.bounds is None
+
+
+def test_weights_fill_the_model(file, weights):
+    path, tensors = weights
+    loaded = models.load(f"{file}:make_net@{path}")
+    assert loaded.name == "net.py:make_net@w.safetensors"
+    for name, tensor in loaded.model.state_dict().items():
+        assert_close(tensor, tensors[name])
+
+
+def test_fresh_weights_are_the_same_every_time_and_leave_no_trace(file):
+    before = torch.get_rng_state().tolist(), random.getstate(), str(np.random.get_state())  # noqa: NPY002
+    modules, path = set(sys.modules), list(sys.path)
+    first = models.load(f"{file}:make_net").model
+    second = models.load(f"{file}:make_net").model
+    assert_close(first.state_dict(), second.state_dict(), rtol=0, atol=0)
+    after = torch.get_rng_state().tolist(), random.getstate(), str(np.random.get_state())  # noqa: NPY002
+    assert after == before
+    assert sys.path == path
+    assert all(name.startswith("pellucid_user_") for name in set(sys.modules) - modules)
+    assert [entry.name for entry in file.parent.iterdir()] == ["net.py"]
+
+
+def test_a_file_sees_its_neighbors_and_two_files_their_own(tmp_path):
+    for folder, width in (("a", 3), ("b", 5)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "neighbor.py").write_text(f"from torch import nn\nmodel = nn.Linear(2, {width})\n")
+        (tmp_path / folder / "net.py").write_text("def make():\n    from neighbor import model\n    return model\n")
+    for folder, width in (("a", 3), ("b", 5)):
+        assert models.load(f"{tmp_path / folder / 'net.py'}:make").model.out_features == width
+
+
+BAD_SPECS = {
+    "missing file": ("absent.py:make", "absent.py does not exist"),
+    "no factory": ("net.py", "net.py lacks the factory; write .*net.py:NAME"),
+    "wrong factory": ("net.py:make_nett", "net.py has no make_nett; did you mean make_net?"),
+    "far from any": ("net.py:zzz", "net.py has no zzz; it defines Net, make_net, needs_width, ... (7 in all)"),
+    "raises": ("net.py:broken", "net.py:broken() raises RuntimeError: no such layer; it is called without arguments"),
+    "arguments": ("net.py:needs_width", "raises TypeError: needs_width() missing 1 required positional argument"),
+    "no model": ("net.py:not_a_model", "net.py:not_a_model() returns str, not a torch.nn.Module"),
+    "exits": ("net.py:leave", "net.py:leave() raises SystemExit: 1"),
+    "no callable": ("net.py:number", "net.py:number is int, not a function or class"),
+    "missing weights": ("net.py:Net@absent.safetensors", "absent.safetensors does not exist"),
+    "weights alone": ("w.safetensors", "holds no architecture; give file.py:factory@weights.safetensors"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SPECS)
+def test_bad_specs_are_one_sentence(file, weights, monkeypatch, case):
+    spec, message = BAD_SPECS[case]
+    monkeypatch.chdir(file.parent)
+    with pytest.raises(ModelError) as caught:
+        models.load(spec)
+    assert message in str(caught.value) or re.search(message, str(caught.value))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def make(:\n", "raises SyntaxError"),
+        ("import no_such_package\n", "raises ModuleNotFoundError: No module named 'no_such_package' when run"),
+        ("import sys; sys.exit(3)\n", "raises SystemExit: 3 when run"),
+        ("_hidden = 1\n", "defines no function or class"),
+    ],
+)
+def test_a_file_that_does_not_run_is_named_with_its_error(tmp_path, text, message):
+    path = tmp_path / "bad.py"
+    path.write_text(text)
+    with pytest.raises(ModelError, match=re.escape(message)) as caught:
+        models.load(f"{path}:make")
+    assert str(path) in str(caught.value)
+
+
+def test_weights_are_checked_before_the_file_runs(tmp_path, weights):
+    (tmp_path / "net.py").write_text("import pathlib\npathlib.Path(__file__).with_name('ran').mkdir()\n")
+    with pytest.raises(ModelError, match="does not exist"):
+        models.load(f"{tmp_path / 'net.py'}:make@{tmp_path / 'absent.safetensors'}")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path, file, weights):
+    _, tensors = weights
+    path = tmp_path / "other.safetensors"
+
+    def error(changed):
+        write_tensors(path, changed)
+        with pytest.raises(ModelError) as caught:
+            models.load(f"{file}:Net@{path}")
+        return str(caught.value).removeprefix(f"{path} does not fit the model: it ")
+
+    assert error({**tensors, "third.bias": torch.ones(1)}) == "has the unexpected third.bias"
+    without = {name: tensor for name, tensor in tensors.items() if name != "first.bias"}
+    assert error(without) == "lacks first.bias"
+    assert error({**tensors, "first.bias": torch.ones(7)}) == "has other shapes: first.bias is (7,), not (3,)"
+    many = {f"layer{i}.weight": torch.ones(1) for i in range(9)}
+    assert error(many) == (
+        "lacks first.weight, first.bias, second.weight, ... (4 in all) and "
+        "has the unexpected layer0.weight, layer1.weight, layer2.weight, ... (9 in all)"
+    )
+
+
+def test_tied_weights_may_be_stored_once(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "def tied():\n"
+        "    net = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))\n"
+        "    net[1].weight = net[0].weight\n"
+        "    return net\n"
+    )
+    write_tensors(tmp_path / "w.safetensors", {"0.weight": torch.eye(3)})
+    loaded = models.load(f"{tmp_path / 'net.py'}:tied@{tmp_path / 'w.safetensors'}")
+    assert_close(loaded.model[1].weight.detach(), torch.eye(3))
+
+
+class Bomb:
+    """Runs code when unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_pickle_is_refused_and_its_code_does_not_run(tmp_path, file, alone):
+    mark, path = tmp_path / "ran", tmp_path / "model.pt"
+    path.write_bytes(pickle.dumps(Bomb(mark)))
+    with pytest.raises(ModelError, match=r"model\.pt is a pickle, which can run code when opened, and is refused"):
+        models.load(str(path) if alone else f"{file}:Net@{path}")
+    assert not mark.exists()
+
+
+def test_a_device_that_is_not_there_is_refused(file):
+    with pytest.raises(ModelError, match="device 'nonsense' cannot be used"):
+        models.load(f"{file}:Net", device="nonsense")
+    if not torch.cuda.is_available():
+        with pytest.raises(ModelError, match="device 'cuda' cannot be used"):
+            models.load(f"{file}:Net", device="cuda")
+
+
+# -- shipped models -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch, rng):
+    """One tiny shipped model in a folder of its own."""
+    settings = {"hidden": 4, "image_size": 8, "channels": [2, 2]}
+    with rng.forked():
+        net = build("small-cnn", settings)
+    path = tmp_path / "tiny.safetensors"
+    write_tensors(path, net.state_dict())
+    card = Card(
+        name="tiny",
+        architecture={"kind": "small-cnn", **settings},
+        parameters=sum(p.numel() for p in net.parameters()),
+        task="nothing",
+        class_names=tuple("abcdefghij"),
+        bounds=(0.0, 1.0),
+        input_shape=(1, 8, 8),
+        data="noise",
+        license="none",
+        recipe="recipes/tiny.toml",
+        command="pellucid train recipes/tiny.toml",
+        hardware="this machine",
+        date="2026-01-01",
+        seed=0,
+        minutes=0.1,
+        figures=(models.Figure(name="accuracy", label="clean accuracy", value=0.9, low=0.8, high=0.95, n=100),),
+        sha256=_load.hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
+    write_json(tmp_path / "tiny.json", card)
+    monkeypatch.setattr(_load, "_WEIGHTS", tmp_path)
+    monkeypatch.setattr(_load, "SHIPPED", _load._read_cards(tmp_path))
+    return net, path
+
+
+def test_a_shipped_name_gives_the_model_with_its_card(shelf):
+    net, _ = shelf
+    loaded = models.load("tiny")
+    assert loaded.card is not None
+    assert loaded.card.figure("accuracy").value == 0.9
+    assert loaded.card.figure("absent") is None
+    assert (loaded.name, loaded.bounds, loaded.input_shape) == ("tiny", (0.0, 1.0), (1, 8, 8))
+    assert_close(loaded.model.state_dict(), net.state_dict(), rtol=0, atol=0)
+
+
+def test_changed_weights_are_refused(shelf):
+    net, path = shelf
+    write_tensors(path, {name: tensor + 1 for name, tensor in net.state_dict().items()})
+    with pytest.raises(ModelError, match=r"is not the file its card describes \(SHA-256 differs\)"):
+        models.load("tiny")
+
+
+def test_unknown_names_get_the_nearest_and_the_list(shelf):
+    with pytest.raises(ModelError, match=r"did you mean tiny\? give one of tiny, or file\.py"):
+        models.load("tinny")
+    with pytest.raises(ModelError, match=r"there is no model 'resnet'; give one of tiny, or"):
+        models.load("resnet")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_model_is_what_its_card_says(name):
+    card = SHIPPED[name]
+    loaded = models.load(name)
+    assert card.name == name
+    assert sum(p.numel() for p in loaded.model.parameters()) == card.parameters
+    assert loaded.model.eval()(torch.zeros(2, *card.input_shape)).shape == (2, len(card.class_names))
+    assert (_load._WEIGHTS / f"{name}.safetensors").stat().st_size <= 1_500_000
+    for figure in card.figures:
+        assert figure.value is not None
+        assert figure.n > 0
