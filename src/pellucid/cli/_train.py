@@ -19,8 +19,9 @@ def train(
     device: str = "cpu",
     export: Path | None = None,
 ) -> int:
-    """Train a model from a recipe; run it again on the same folder to continue after an interruption.
+    """Train a model from a recipe.
 
+    Run it again on the same folder to continue after an interruption.
     Under `torchrun` (`torchrun --nproc-per-node 2 -m pellucid.cli train ...`) all processes train together.
 
     Args:
