@@ -27,9 +27,9 @@ def attackable(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f"y must be int64 of shape ({len(x)},), one label per row of x; got {y.dtype} {tuple(y.shape)}"
         )
-    if x.is_inference():  # such tensors may not enter a graph
-        x = x.clone()
-    return x.detach(), y.to(x.device)
+    x, y = x.detach(), y.to(x.device)
+    # Tensors made in inference mode may not enter a graph; their copies may.
+    return (x.clone() if x.is_inference() else x), (y.clone() if y.is_inference() else y)
 
 
 class Candidates:

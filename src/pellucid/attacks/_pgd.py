@@ -82,9 +82,9 @@ class PGD:
             ModelError: logits or a gradient are NaN or infinite (the sample is named), or the output is no `(b, K)`.
             DataError: inputs lie outside the space's bounds.
         """
-        x, y = attackable(x, y)
-        zeros = self.space.zeros(x)
         with borrowed(model):
+            x, y = attackable(x, y)
+            zeros = self.space.zeros(x)
             found = Candidates(model, self.space, self.loss, x, y, rng)
             if self._idle:
                 return found.result(zeros)

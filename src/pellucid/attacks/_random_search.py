@@ -48,9 +48,9 @@ class RandomSearch:
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, *, rng: Stream, start: Tensor | None = None) -> Perturbed:
         """Attack a batch; arguments and errors as for `PGD`. `start` replaces the first draw."""
-        x, y = attackable(x, y)
-        zeros = self.space.zeros(x)
         with borrowed(model):
+            x, y = attackable(x, y)
+            zeros = self.space.zeros(x)
             found = Candidates(model, self.space, self.loss, x, y, rng)
             if self._idle:
                 return found.result(zeros)

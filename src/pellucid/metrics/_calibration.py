@@ -45,7 +45,7 @@ class Calibration:
     correct: Bool[Tensor, " N"]
 
 
-def calibration(logits: Float[Tensor, "N K"], labels: Int[Tensor, " N"], *, bins: int = 15) -> Calibration:
+def calibration(logits: Tensor, labels: Tensor, *, bins: int = 15) -> Calibration:
     """Do the probabilities mean what they say?
 
     Predictions are sorted into bins of equal width by their confidence p; in a bin of n_b of the N samples the model

@@ -38,7 +38,7 @@ class Classification:
     confidence: Float[Tensor, " N"]
 
 
-def classification(logits: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> Classification:
+def classification(logits: Tensor, labels: Tensor) -> Classification:
     """How often is the classifier right, per class, and which classes does it confuse?
 
     Args:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pellucid.core import DataError, ModelError, OnStep, device_of, evaluating, silent
@@ -73,7 +72,7 @@ class FeatureDiversity:
     note: str = ""
 
 
-def similarity(h: Float[Tensor, "N ..."], labels: Int[Tensor, " N"] | None = None) -> Similarity:
+def similarity(h: Tensor, labels: Tensor | None = None) -> Similarity:
     """How similar are the features of different samples?
 
     s = (||sum_i n_i||^2 - N) / (N (N - 1)) with n_i = h_i / ||h_i||, in O(N d); it lies between -1 / (N - 1) and 1.
@@ -123,7 +122,7 @@ def initial_similarity(depth: int, *, start: float = 0.0) -> tuple[float, ...]:
 def feature_diversity(
     model: nn.Module,
     x: Tensor,
-    labels: Int[Tensor, " N"] | None = None,
+    labels: Tensor | None = None,
     *,
     layers: Sequence[str] | None = None,
     reduce: Reduce = "flatten",

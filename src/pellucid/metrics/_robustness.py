@@ -79,7 +79,7 @@ class RobustnessCurve:
 def robustness_curve(
     model: Model,
     x: Tensor,
-    y: Int[Tensor, " N"],
+    y: Tensor,
     attack_at: Callable[[float], RadiusAttack],
     radii: Sequence[float],
     *,

@@ -51,7 +51,7 @@ class StepsCheck:
 
 
 def random_search_beats(
-    model: Model, x: Tensor, y: Int[Tensor, " N"], attack: Attack, search: Attack, *, rng: Stream, batch_size: int = 256
+    model: Model, x: Tensor, y: Tensor, attack: Attack, search: Attack, *, rng: Stream, batch_size: int = 256
 ) -> SearchCheck:
     """Does random search fool the model where the gradient attack does not?
 
@@ -80,7 +80,7 @@ def random_search_beats(
 def more_steps(
     model: Model,
     x: Tensor,
-    y: Int[Tensor, " N"],
+    y: Tensor,
     attack_with: Callable[[int], Attack],
     steps: Sequence[int],
     *,
@@ -118,9 +118,7 @@ def more_steps(
     )
 
 
-def transfer_accuracy(
-    model: Model, adversarial: Tensor, y: Int[Tensor, " N"], *, batch_size: int = 256
-) -> Interval[float]:
+def transfer_accuracy(model: Model, adversarial: Tensor, y: Tensor, *, batch_size: int = 256) -> Interval[float]:
     """How often is the model right on inputs that were crafted against another model?
 
     Inputs from a model with honest gradients need none of this model's: if they fool it more often than an attack on
@@ -144,9 +142,7 @@ def transfer_accuracy(
     return wilson(right, len(y))
 
 
-def attacked(
-    model: Model, x: Tensor, y: Int[Tensor, " N"], attack: Attack, *, rng: Stream, batch_size: int = 256
-) -> Perturbed:
+def attacked(model: Model, x: Tensor, y: Tensor, attack: Attack, *, rng: Stream, batch_size: int = 256) -> Perturbed:
     """Attack any number of samples batch by batch; the result lies on the CPU and does not depend on the batch size.
 
     Args:
