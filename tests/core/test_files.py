@@ -444,7 +444,8 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(tmp_path, mo
 def test_a_written_file_has_the_usual_permissions(tmp_path):
     write_atomic(tmp_path / "a", b"bytes")
     (tmp_path / "b").write_bytes(b"bytes")
-    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+    write_tensors(tmp_path / "c", {"x": torch.zeros(2)})
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode == (tmp_path / "c").stat().st_mode
 
 
 def test_writing_into_a_missing_folder_is_an_os_error(tmp_path):

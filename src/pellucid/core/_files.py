@@ -320,7 +320,10 @@ def write_tensors(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mappi
     # Clones, because the library refuses tensors that share storage.
     held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with _replacing(Path(path)) as temporary:
+        temporary.touch()
+        usual = temporary.stat().st_mode
         safetensors.torch.save_file(held, temporary, metadata=dict(metadata) if metadata else None)
+        temporary.chmod(usual)  # the library makes files that only their owner can read
 
 
 @contextmanager
