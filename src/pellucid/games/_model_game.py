@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pellucid.core import Game, Masker, Model, ModelError, Players, Value, device_of, evaluating
+from pellucid.core import Game, Masker, Model, ModelError, Players, Stream, Value, device_of, evaluating
 
 from ._games import check_keep
+from ._size_curve import one_sample
 
 _ELEMENTS_PER_BATCH = {"cpu": 1 << 18, "cuda": 1 << 23}
 
@@ -92,9 +93,7 @@ class ModelGame:
         return self.value(z)
 
     def _blame(self, keep: Tensor, values: Tensor) -> None:
-        row = int((~values.isfinite()).flatten(1).any(1).nonzero()[0]) if values.ndim > 1 else 0
-        if values.ndim == 1:
-            row = int((~values.isfinite()).nonzero()[0])
+        row = int((~values.isfinite()).reshape(len(values), -1).any(1).nonzero()[0])
         present = [int(p) for p in keep[row].nonzero()[:, 0]]
         shown = present if len(present) <= 20 else [*present[:20], "..."]
         raise ModelError(
@@ -115,19 +114,17 @@ def _checked_owner(players: Players) -> Tensor:
     return owner
 
 
-def noise_floor(game: Game, *, probes: int = 64) -> float:
-    """How exactly does the game repeat its values? The deviation of one evaluation, for `2 * probes` evaluations.
+def noise_floor(game: Game, *, rng: Stream, probes: int = 64) -> float:
+    """How exactly does the game repeat its values? The deviation of one evaluation, from `2 * probes` evaluations.
 
-    The same coalitions are evaluated twice, in other positions of batches of other sizes. A dividend of s players
-    carries 2**(s/2) times this noise: below 3 times that it is indistinguishable from rounding.
+    The same random coalitions are evaluated twice, at other positions of batches of other sizes. A dividend of s
+    players carries 2**(s/2) times this noise: below 3 times that it cannot be told from rounding. At least half a unit
+    in the last place of the model's precision is assumed, which repetition cannot show.
     """
-    n = game.n_players
-    # A fixed, spread-out choice of coalitions: rounding is no random quantity that would need a stream.
-    at = torch.arange(probes)[:, None] * 7919 + torch.arange(n)[None, :] * 104_729
-    keep = (at * at // 64) % 2 == 0
+    keep = one_sample(rng).child("noise-floor").bits((1, probes, game.n_players))[0] < 0
     first = game(keep)
-    cut = max(1, probes // 5)
-    second = torch.cat([game(keep.flip(0)[:cut]), game(keep.flip(0)[cut:])]) if probes > 1 else game(keep)
-    deviation = float((first - second.flip(0)).square().mean().sqrt()) / 2**0.5
+    backwards, cut = keep.flip(0), max(1, probes // 5)
+    again = torch.cat([game(part) for part in (backwards[:cut], backwards[cut:]) if len(part)]).flip(0)
+    deviation = float((first - again).square().mean().sqrt()) / 2**0.5
     rounding = torch.finfo(getattr(game, "dtype", torch.float64)).eps / 2 * float(first.abs().mean())
     return max(deviation, rounding)

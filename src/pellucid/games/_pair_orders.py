@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 from math import comb, pi, sqrt
 
 import torch
@@ -157,9 +158,7 @@ def _subsets(keys: Tensor, count: int) -> Tensor:
 
 def _all_subsets(size: int, count: int) -> Tensor:
     """Return every subset of `count` of `size` columns, as a bool mask."""
-    if count == 0:
-        return torch.zeros(1, size, dtype=torch.bool)
-    chosen = torch.combinations(torch.arange(size), count)
+    chosen = torch.tensor(list(combinations(range(size), count)), dtype=torch.int64)
     return torch.zeros(len(chosen), size, dtype=torch.bool).scatter_(1, chosen, True)
 
 

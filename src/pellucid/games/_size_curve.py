@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import sqrt
 
 import torch
 from jaxtyping import Float, Int
@@ -104,7 +105,7 @@ class SizeCurve:
 
 def _stderr(chains: Tensor) -> Tensor:
     deviation: Tensor = chains.std(dim=0, correction=1)
-    return deviation / len(chains) ** 0.5
+    return deviation / sqrt(len(chains))
 
 
 def _check_edges(edges: Sequence[int], n_players: int) -> None:
