@@ -42,7 +42,7 @@ class SmallCNNSettings(
 
 
 class SmallCNN(nn.Module):
-    """Two convolutions with max pooling, one hidden layer; 333,526 parameters as it comes.
+    """Two strided convolutions and one hidden layer; 348,086 parameters as it comes.
 
     There is no batch normalization: a sample's logits depend on that sample alone, so training on several devices
     equals training on one, and masked or attacked inputs do not disturb each other.
@@ -61,20 +61,19 @@ class SmallCNN(nn.Module):
         self.settings = settings = settings or SmallCNNSettings()
         first, second = settings.channels
         side = settings.image_size // 4
-        self.conv1 = nn.Conv2d(settings.in_channels, first, kernel_size=3, padding=1)
+        self.conv1 = nn.Conv2d(settings.in_channels, first, kernel_size=4, stride=2, padding=1)
         self.relu1 = nn.ReLU()
-        self.pool1 = nn.MaxPool2d(2)
-        self.conv2 = nn.Conv2d(first, second, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv2d(first, second, kernel_size=4, stride=2, padding=1)
         self.relu2 = nn.ReLU()
-        self.pool2 = nn.MaxPool2d(2)
         self.fc1 = nn.Linear(second * side * side, settings.hidden)
         self.relu3 = nn.ReLU()
         self.fc2 = nn.Linear(settings.hidden, settings.classes)
+        # Channels-last convolutions take half the time on CPUs and use tensor cores on GPUs; the values are the same.
+        # The weights decide the format: a one-channel input has no format of its own.
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """Return logits for images in [0, 1]."""
-        # Channels-last convolutions take half the time on CPUs (and use tensor cores on GPUs); values are the same.
-        x = ((x - self.settings.mean) / self.settings.std).contiguous(memory_format=torch.channels_last)
-        x = self.pool1(self.relu1(self.conv1(x)))
-        x = self.pool2(self.relu2(self.conv2(x)))
+        x = (x - self.settings.mean) / self.settings.std
+        x = self.relu2(self.conv2(self.relu1(self.conv1(x))))
         return self.fc2(self.relu3(self.fc1(x.flatten(1))))  # type: ignore[no-any-return]
