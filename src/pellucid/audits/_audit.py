@@ -1,0 +1,240 @@
+"""Ask every question of the plan in turn, keep what was answered, and make a report of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+
+import pellucid
+from pellucid.core import Finding, PellucidError, RunError, RunFolder, Stream, Subject
+from pellucid.reports import Failed, Planned, Report, Skipped, SubjectCard
+
+from ._events import (
+    OnEvent,
+    PlanMade,
+    ProbeDone,
+    ProbeFailed,
+    ProbeSkipped,
+    ProbeStarted,
+    ProbeStep,
+    unwatched,
+)
+from ._plan import DEFAULT_BUDGET, Plan, plan
+from .probes import PROBES
+
+
+def audit(
+    subject: Subject,
+    *,
+    budget: int = DEFAULT_BUDGET,
+    seed: int = 0,
+    quick: bool = False,
+    probes: Sequence[str] | None = None,
+    skip: Sequence[str] = (),
+    on_event: OnEvent = unwatched,
+    out: str | Path | None = None,
+    resume: bool = False,
+    command: str = "",
+) -> Report:
+    """What has this model learned, and where does it break?
+
+    Runs the planned probes one after the other. A probe that cannot answer (a `PellucidError`) is listed as skipped
+    with its reason; one that breaks is listed as failed. The report is a pure function of model, data, settings and
+    seed: it does not depend on the batch size, on `out`, or on having been interrupted.
+
+    Args:
+        subject: the model and its samples.
+        budget: model evaluations for the whole audit (one forward of one sample; a gradient counts two).
+        seed: root of all chance.
+        quick: fewer samples and contexts, wider intervals.
+        probes: names of the probes to run, all of `PROBES` if not given.
+        skip: names of probes to leave out.
+        on_event: told what happens: `PlanMade`, `ProbeStarted`, `ProbeStep`, `ProbeDone`, ...
+        out: run folder; the report is saved there after each probe, so an interruption leaves a valid partial report.
+        resume: continue the interrupted audit in `out`; the finished probes are not run again.
+        command: the command that makes the same report, for the report's last page.
+
+    Raises:
+        BudgetError: the budget answers no question; the text gives the least that works.
+        RunError: `out` is not an audit's folder, or holds an audit of something else.
+        KeyboardInterrupt: passed on, after the partial report was saved.
+
+    Example:
+        >>> import torch, pellucid
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+        >>> subject = pellucid.Subject(model, torch.rand(12, 1, 8, 8), torch.arange(12) % 3)
+        >>> report = pellucid.audit(subject, probes=["accuracy"])
+        >>> report.findings[0].question
+        'How often is the model right, and for which classes?'
+    """
+    made = plan(subject, budget=budget, effort="quick" if quick else "full", probes=probes, skip=skip)
+    empty = _empty_report(subject, made, seed=seed, command=command)
+    if out is None:
+        return _Session(subject, seed, empty, on_event).run(made)
+    folder = RunFolder.create(Path(out), kind="audit", command=command, resume=resume)
+    with folder:
+        finished = _finished(folder.path, empty) if resume else empty
+        return _Session(subject, seed, empty, on_event, folder, finished).run(made)
+
+
+@dataclass
+class _Session:
+    """One audit on its way; the only mutable thing here, so that an interruption finds the state to save."""
+
+    subject: Subject
+    seed: int
+    report: Report
+    on_event: OnEvent
+    folder: RunFolder | None = None
+    finished: Report | None = None
+
+    def run(self, made: Plan) -> Report:
+        """Run the planned probes; save after each."""
+        self.on_event(PlanMade(made))
+        try:
+            for row in made.rows:
+                self._answer(row)
+                self._save(complete=False)
+        except (KeyboardInterrupt, MemoryError, OSError, torch.OutOfMemoryError):
+            self._abandon(made)
+            raise
+        return self._save(complete=True)
+
+    def _answer(self, row: Planned) -> None:
+        if row.skip:
+            self._skip(row, row.skip)
+            return
+        kept = () if self.finished is None else tuple(f for f in self.finished.findings if f.probe == row.probe)
+        if kept:
+            self._add(findings=kept)
+            self.on_event(ProbeDone(row.probe, kept, 0.0, reused=True))
+            return
+        self.on_event(ProbeStarted(row.probe, row.granted))
+        start = time.perf_counter()
+        rng = Stream(self.seed).child("audit", row.probe)
+        try:
+            with nullcontext() if self.folder is None else self.folder.timed(row.probe):
+                found = PROBES[row.probe](
+                    self.subject,
+                    row.granted,
+                    rng,
+                    on_step=lambda done, total: self.on_event(ProbeStep(row.probe, done, total)),
+                )
+        except PellucidError as reason:
+            self._skip(row, str(reason))
+        except (MemoryError, OSError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            self._add(failed=(Failed(probe=row.probe, question=row.question, error=text),))
+            self.on_event(ProbeFailed(row.probe, error))
+        else:
+            findings = tuple(_stamped(finding, self.seed) for finding in found)
+            self._add(findings=findings)
+            self.on_event(ProbeDone(row.probe, findings, time.perf_counter() - start))
+
+    def _skip(self, row: Planned, reason: str) -> None:
+        self._add(skipped=(Skipped(probe=row.probe, question=row.question, reason=reason),))
+        self.on_event(ProbeSkipped(row.probe, reason))
+
+    def _add(
+        self,
+        *,
+        findings: tuple[Finding, ...] = (),
+        skipped: tuple[Skipped, ...] = (),
+        failed: tuple[Failed, ...] = (),
+    ) -> None:
+        old = self.report
+        self.report = msgspec.structs.replace(
+            old,
+            findings=old.findings + findings,
+            skipped=old.skipped + skipped,
+            failed=old.failed + failed,
+        )
+
+    def _save(self, *, complete: bool) -> Report:
+        self.report = msgspec.structs.replace(self.report, complete=complete)
+        if self.folder is not None:
+            self.report.save(self.folder.path)
+        return self.report
+
+    def _abandon(self, made: Plan) -> None:
+        """Save what there is; the questions not reached are listed with the way to have them answered."""
+        old = self.report
+        known = {f.probe for f in old.findings} | {s.probe for s in old.skipped} | {f.probe for f in old.failed}
+        reason = "the audit was interrupted before this was answered; run it again with --resume to continue"
+        missing = tuple(
+            Skipped(probe=row.probe, question=row.question, reason=reason)
+            for row in made.rows
+            if row.probe not in known
+        )
+        self._add(skipped=missing)
+        self._save(complete=False)
+
+
+def _empty_report(subject: Subject, made: Plan, *, seed: int, command: str) -> Report:
+    return Report(
+        pellucid_version=pellucid.__version__,
+        subject=_card(subject),
+        settings={
+            "budget": made.budget,
+            "effort": made.effort,
+            "seed": seed,
+            "samples": len(subject),
+            "probes": ", ".join(row.probe for row in made.rows),
+        },
+        plan=made.rows,
+        complete=False,
+        command=command,
+    )
+
+
+def _card(subject: Subject) -> SubjectCard:
+    digests = subject.digest()
+    for name, surrogate in subject.surrogates.items():
+        digests[f"surrogate {name}"] = replace(subject, model=surrogate, surrogates={}).digest()["model"]
+    return SubjectCard(
+        model=subject.name,
+        data=subject.data_name,
+        modality=subject.modality,
+        n_samples=len(subject),
+        n_classes=subject.n_classes,
+        class_names=subject.class_names,
+        input_shape=tuple(subject.inputs.shape[1:]),
+        parameters=sum(p.numel() for p in subject.model.parameters()),
+        digests=digests,
+        notes=subject.notes,
+    )
+
+
+def _finished(folder: Path, now: Report) -> Report:
+    """Return what an earlier audit of the same things left in `folder`, or say what is different."""
+    if not (folder / "report.json").is_file():
+        return now
+    before = Report.load(folder)
+    pairs = {
+        "model or data": (before.subject, now.subject),
+        "settings": (before.settings, now.settings),
+        "plan": (before.plan, now.plan),
+        "version of Pellucid": (before.pellucid_version, now.pellucid_version),
+    }
+    for what, (old, new) in pairs.items():
+        if old != new:
+            raise RunError(
+                f"{folder} holds an audit with another {what}; give the same ones to resume it, or another folder"
+            )
+    return before
+
+
+def _stamped(finding: Finding, seed: int) -> Finding:
+    """Write into a finding what the probe need not know: the seed, and the versions that computed it."""
+    versions = {"pellucid": pellucid.__version__, "torch": str(torch.__version__), "numpy": np.__version__}
+    provenance = msgspec.structs.replace(finding.provenance, seed=seed, versions=versions)
+    return msgspec.structs.replace(finding, provenance=provenance)

@@ -1,0 +1,143 @@
+"""The judgement of an audit: which number deserves which level, and why. Every threshold of the house lies here.
+
+`fine` asks for nothing, `watch` deserves a look before the model is used, `weak` is a defect for most uses.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from pellucid.core import Level
+
+from ._wording import brief, count, percent
+
+LOST_WATCH, LOST_WEAK = 0.2, 0.5
+"""Shares of the clean accuracy that a small attack may take away."""
+
+CALIBRATION_WEAK = 0.15
+DEPTH_OF_BOTTLENECK = 0.5
+FLOORS_NEEDED = 2.0
+COLLAPSED = 0.95
+DEAD = 0.5
+
+
+class Judged(NamedTuple):
+    """A level and the rule that gave it."""
+
+    level: Level
+    reason: str
+
+
+def accuracy(low: float, floor: float, *, worst_high: float, overall_low: float) -> Judged:
+    """Judge accuracy against the majority floor, and its worst class against the rest.
+
+    Args:
+        low: lower end of the accuracy's interval.
+        floor: accuracy of always answering the most frequent class.
+        worst_high: upper end of the worst class's interval.
+        overall_low: lower end of the overall accuracy's interval; a class wholly below it is worse than the rest.
+    """
+    if low <= floor:
+        return Judged(
+            "weak",
+            f"The interval of the accuracy reaches down to {percent(low)}, not above the {percent(floor)} of always "
+            "answering the most frequent class: the inputs are not shown to matter.",
+        )
+    if worst_high < overall_low:
+        return Judged(
+            "watch",
+            "The interval of the worst class lies wholly below that of the overall accuracy: the average hides a class "
+            "that the model serves worse.",
+        )
+    return Judged("fine", "Clearly better than the majority class, and no class clearly worse than the average.")
+
+
+def calibration(error: float, floor: float) -> Judged:
+    """Judge a calibration error against the one that a perfectly calibrated model shows on as many samples.
+
+    Args:
+        error: expected calibration error measured.
+        floor: mean error of a perfectly calibrated model with the same confidences.
+    """
+    if error <= FLOORS_NEEDED * floor:
+        return Judged(
+            "fine",
+            f"Not above {FLOORS_NEEDED:g} times {percent(floor)}, the error that perfect calibration shows by chance "
+            "on this many samples.",
+        )
+    if error > CALIBRATION_WEAK:
+        return Judged("weak", f"Above {percent(CALIBRATION_WEAK)}: a stated confidence says little about being right.")
+    return Judged(
+        "watch",
+        f"Above {FLOORS_NEEDED:g} times the {percent(floor)} that chance explains on this many samples, below the "
+        f"{percent(CALIBRATION_WEAK)} at which confidences become useless.",
+    )
+
+
+def robustness(clean: float, attacked: float, radius: str, *, trusted: bool) -> Judged:
+    """Judge the share of clean accuracy that an attack of a small radius takes away.
+
+    Args:
+        clean, attacked: accuracy without attack and under it.
+        radius: the radius in words.
+        trusted: False when a sanity check of the attack failed.
+    """
+    if clean <= 0:
+        return Judged("weak", "There is no clean accuracy that an attack could lower.")
+    lost = 1 - attacked / clean
+    rule = f"The attack at {radius} takes {percent(lost)} of the clean accuracy"
+    if lost > LOST_WEAK:
+        return Judged("weak", f"{rule}, more than half: changes that people hardly see decide the answer.")
+    if not trusted:
+        return Judged("watch", f"{rule}, but a sanity check of the attack failed: the model may be weaker than this.")
+    if lost > LOST_WATCH:
+        return Judged("watch", f"{rule}, more than a fifth.")
+    return Judged("fine", f"{rule}, at most a fifth.")
+
+
+def bottleneck(found: bool | None, why: str) -> Judged:
+    """Judge an order spectrum; None means that the data do not decide.
+
+    A bottleneck is usual in trained networks, so it is never a defect by itself: worth watching, because a model that
+    does not use interactions of middle complexity leaves structure unused.
+    """
+    return Judged("fine" if found is False else "watch", why)
+
+
+def concepts(sparse: int, total: int, share: float, most: int) -> Judged:
+    """Judge how many predictions a short list of concepts explains.
+
+    Args:
+        sparse: samples that at most `most` patterns explain.
+        total: samples looked at.
+        share: variance over all masks that counts as explained.
+        most: longest list that still counts as short.
+    """
+    rule = f"{sparse} of {count(total, 'sample')} need at most {most} patterns for {percent(share)} of the variance"
+    if sparse == total:
+        return Judged("fine", f"{rule}: the concepts shown are a faithful account of the model's output on all masks.")
+    return Judged("watch", f"{rule}: for the others a short list of concepts is not a faithful account.")
+
+
+def diversity(similarity: float, layer: str, dead: float) -> Judged:
+    """Judge the layer whose features are most alike across different inputs.
+
+    Args:
+        similarity: highest mean cosine similarity of features of different samples.
+        layer: where.
+        dead: largest share of samples whose features are all zero.
+    """
+    if dead > DEAD:
+        return Judged(
+            "weak", f"{percent(dead)} of the samples give all-zero features in some layer: it carries no signal."
+        )
+    if not math.isfinite(similarity):
+        return Judged("watch", "No layer has features that can be compared.")
+    if similarity > COLLAPSED:
+        return Judged(
+            "watch",
+            f"In layer {layer} the similarity is {brief(similarity)}, above {COLLAPSED}: different inputs look almost "
+            "the same to the layers after it.",
+        )
+    return Judged("fine", f"No layer's similarity is above {COLLAPSED}, and no layer is dead.")

@@ -1,0 +1,259 @@
+"""How often is the model right, and for which classes?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from pellucid.core import (
+    Advice,
+    Axis,
+    Curve,
+    Effort,
+    Exhibit,
+    Finding,
+    Gallery,
+    Heatmap,
+    Line,
+    Measure,
+    Need,
+    OnStep,
+    Provenance,
+    Stream,
+    Subject,
+    Table,
+    number,
+    numbers,
+    silent,
+)
+from pellucid.metrics import Classification, classification
+
+from .. import _levels
+from .._samples import ids_of, picture
+from .._wording import count, percent
+
+NO_LABELS = "needs labels, and the data have none"
+MOST_CLASSES_DRAWN = 40
+MISTAKES_SHOWN = 12
+
+
+@final
+@dataclass(frozen=True)
+class Accuracy:
+    """Accuracy with its interval, per class, against the majority floor, with the mistakes it is surest of."""
+
+    name: str = "accuracy"
+    question: str = "How often is the model right, and for which classes?"
+
+    def need(self, subject: Subject, *, effort: Effort) -> Need:
+        """One forward of every sample."""
+        cost = len(subject)
+        return Need(cost, cost, memory=4 * cost * subject.n_classes, skip=NO_LABELS if subject.labels is None else "")
+
+    def __call__(self, subject: Subject, budget: int, rng: Stream, *, on_step: OnStep = silent) -> list[Finding]:
+        """Answer in one finding."""
+        assert subject.labels is not None  # else `need` skips
+        result = classification(subject.logits(), subject.labels)
+        on_step(len(subject), len(subject))
+        return [self._finding(subject, result)]
+
+    def _finding(self, subject: Subject, result: Classification) -> Finding:
+        accuracy, names = result.accuracy, subject.class_names
+        present = (result.support > 0).nonzero()[:, 0].tolist()
+        worst = min(present, key=lambda k: float(result.per_class.value[k]))
+        judged = _levels.accuracy(
+            accuracy.low,
+            result.majority_floor,
+            worst_high=float(result.per_class.high[worst]),
+            overall_low=accuracy.low,
+        )
+        answer = (
+            f"The model is right on {percent(accuracy.value)} of {count(len(subject), 'sample')} "
+            f"(95% interval {percent(accuracy.low)} to {percent(accuracy.high)})."
+        )
+        if accuracy.low <= result.majority_floor:
+            answer += f" Always answering the most frequent class would reach {percent(result.majority_floor)}."
+        predicted = result.confusion.sum(0).nonzero()[:, 0].tolist()
+        if len(predicted) == 1:
+            answer += f" It gives the same answer, {names[predicted[0]]}, to every sample."
+        elif accuracy.value == 1:
+            answer += " It makes no mistake on these samples."
+        else:
+            answer += _worst_in_words(result, worst, names)
+        return Finding(
+            probe=self.name,
+            name="accuracy",
+            question=self.question,
+            answer=answer,
+            measure=Measure(
+                name="accuracy",
+                label="accuracy",
+                value=number(100 * accuracy.value),
+                low=number(100 * accuracy.low),
+                high=number(100 * accuracy.high),
+                unit="%",
+                usual=f"above {percent(result.majority_floor)}, the share of the most frequent class",
+                better="higher",
+                samples=numbers(result.correct.double()),
+            ),
+            level=judged.level,
+            reason=judged.reason,
+            advice=_advice(judged.level, names[worst]),
+            measures=_per_class(result, subject),
+            exhibits=tuple(_exhibits(result, subject)),
+            provenance=Provenance(
+                seed=0,
+                evaluations=len(subject),
+                sample_ids=ids_of(subject),
+                settings={"interval": "Wilson, 95%"},
+            ),
+            references=("Wilson 1927, Journal of the American Statistical Association 22",),
+            cautions=_cautions(result, present),
+        )
+
+
+def _worst_in_words(result: Classification, worst: int, names: tuple[str, ...]) -> str:
+    text = f" The weakest class is {names[worst]} with {percent(float(result.per_class.value[worst]))}"
+    wrong = result.confusion[worst].clone()
+    wrong[worst] = 0
+    if int(wrong.max()) > 0:
+        text += f"; it is most often taken for {names[int(wrong.argmax())]}"
+    return text + "."
+
+
+def _advice(level: str, worst: str) -> Advice:
+    if level == "weak":
+        return Advice(
+            text="Check that the labels, the class order and the input scaling are those of the training, "
+            "then train again from a recipe.",
+            command="pellucid recipes list",
+        )
+    if level == "watch":
+        return Advice(text=f"Look at the mistakes on {worst}: mislabeled samples, or too few of its kind in training?")
+    return Advice(text="Look at the confident mistakes below: they are either wrong labels or the next training data.")
+
+
+def _cautions(result: Classification, present: list[int]) -> tuple[str, ...]:
+    fewest = int(result.support[present].min())
+    cautions = ["Accuracy on these samples tells nothing about inputs of another kind."]
+    if fewest < 30:
+        cautions.append(f"Some class has only {count(fewest, 'sample')}: its own accuracy is a rough figure.")
+    if len(present) < len(result.support):
+        cautions.append(f"{count(len(result.support) - len(present), 'class', 'classes')} have no sample here.")
+    return tuple(cautions)
+
+
+def _per_class(result: Classification, subject: Subject) -> tuple[Measure, ...]:
+    if subject.n_classes > MOST_CLASSES_DRAWN:
+        return ()
+    assert subject.labels is not None
+    measures = []
+    for k, name in enumerate(subject.class_names):
+        own = subject.labels == k
+        if not bool(own.any()):
+            continue
+        measures.append(
+            Measure(
+                name=f"accuracy[{name}]",
+                label=f"accuracy on {name}",
+                value=number(100 * result.per_class.value[k]),
+                low=number(100 * result.per_class.low[k]),
+                high=number(100 * result.per_class.high[k]),
+                unit="%",
+                better="higher",
+                samples=numbers(torch.where(own, result.correct.double(), torch.nan)),
+            )
+        )
+    return tuple(measures)
+
+
+def _exhibits(result: Classification, subject: Subject) -> list[Exhibit]:
+    names = subject.class_names
+    order = result.per_class.value.nan_to_num(2.0).argsort(stable=True)
+    shown = [k for k in order.tolist() if result.support[k] > 0][:MOST_CLASSES_DRAWN]
+    bars = Line(
+        name="accuracy",
+        x=numbers(range(len(shown))),
+        y=numbers(result.per_class.value[shown]),
+        low=numbers(result.per_class.low[shown]),
+        high=numbers(result.per_class.high[shown]),
+    )
+    floor = Line(
+        name="all classes together",
+        x=numbers(range(len(shown))),
+        y=(number(result.accuracy.value),) * len(shown),
+        role="reference",
+    )
+    exhibits: list[Exhibit] = [
+        Curve(
+            title="Accuracy per class",
+            x=Axis("class"),
+            y=Axis("accuracy", "%"),
+            lines=(bars, floor),
+            bars=True,
+            categories=tuple(names[k] for k in shown),
+            caption="Share of each class's samples that the model recognizes, weakest first, with 95% intervals.",
+        )
+    ]
+    if len(names) <= MOST_CLASSES_DRAWN:
+        shares = result.confusion.double() / result.support.clamp(min=1)[:, None]
+        exhibits.append(
+            Heatmap(
+                title="Which class is taken for which",
+                rows=names,
+                columns=names,
+                values=tuple(numbers(row) for row in shares),
+                row_label="true class",
+                column_label="answer",
+                unit="%",
+                caption="Each row sums to 100%: how the samples of one true class are answered.",
+            )
+        )
+    mistakes = _mistakes(result)
+    if len(mistakes):
+        exhibits.append(_mixed_up(result, names))
+    if len(mistakes) and subject.modality == "image" and subject.inputs.ndim == 4:
+        exhibits.append(_gallery(result, subject, mistakes))
+    return exhibits
+
+
+def _mistakes(result: Classification) -> Tensor:
+    """Return the rows of the wrong answers, the most confident first."""
+    wrong = (~result.correct).nonzero()[:, 0]
+    return wrong[result.confidence[wrong].argsort(descending=True, stable=True)]
+
+
+def _mixed_up(result: Classification, names: tuple[str, ...]) -> Table:
+    off = result.confusion.clone().fill_diagonal_(0)
+    top = off.flatten().argsort(descending=True, stable=True)[:10].tolist()
+    pairs = [(k // len(names), k % len(names)) for k in top if off.flatten()[k] > 0]
+    rows = tuple((names[a], names[b], int(off[a, b]), float(off[a, b] / result.support[a])) for a, b in pairs)
+    return Table(
+        title="Most frequent mistakes",
+        columns=("true class", "answer", "samples", "share of the true class"),
+        rows=rows,
+        units=("", "", "", "%"),
+    )
+
+
+def _gallery(result: Classification, subject: Subject, mistakes: Tensor) -> Gallery:
+    assert subject.labels is not None
+    pictures = []
+    for row in mistakes[:MISTAKES_SHOWN].tolist():
+        true, answer = subject.class_names[subject.labels[row]], subject.class_names[result.predictions[row]]
+        pictures.append(
+            picture(
+                subject.inputs[row],
+                title=f"{true}, taken for {answer}",
+                caption=f"{percent(float(result.confidence[row]))} sure, sample {int(subject.ids[row])}",
+                bounds=subject.bounds,
+            )
+        )
+    return Gallery(
+        title="The mistakes it is surest of",
+        pictures=tuple(pictures),
+        caption="Wrong answers in order of the model's confidence. Wrong labels gather here too.",
+    )

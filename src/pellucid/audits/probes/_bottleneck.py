@@ -1,0 +1,591 @@
+"""Does the model combine input parts in simple, middle or complex contexts?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import final
+
+import torch
+from torch import Tensor
+
+from pellucid.core import (
+    Advice,
+    Axis,
+    Curve,
+    Effort,
+    Exhibit,
+    Finding,
+    Heatmap,
+    Line,
+    Masker,
+    Measure,
+    Need,
+    OnStep,
+    Players,
+    Provenance,
+    Stream,
+    Subject,
+    bootstrap,
+    number,
+    numbers,
+    silent,
+)
+from pellucid.explain import (
+    FULL,
+    QUICK,
+    BottleneckSpectrum,
+    SignedCurve,
+    SpectrumSettings,
+    bottleneck,
+    cost_bottleneck,
+    cost_signed_order_curve,
+    fit_bottleneck,
+    signed_order_curve,
+)
+from pellucid.games import ModelGame, log_odds, pair_interactions
+
+from .. import _levels
+from .._players import MOST_EXACT, absence_in_words, answers, cells, features, is_image
+from .._samples import draw, ids_of
+from .._wording import brief, count
+
+COARSE, FINE, LARGE_IMAGE = 8, 16, 64
+"""Cells per side for images up to 64 pixels, and above."""
+
+EXACT_SAMPLES = {"quick": 16, "full": 32}
+FALLBACK_SAMPLES, FALLBACK_LEAST, FALLBACK_BINS = 16, 4, 10
+FALLBACK_PERMUTATIONS, FALLBACK_MOST = 20, 100
+MIDDLE = (0.2, 0.8)
+MOST_FEATURES = 256
+
+
+@dataclass(frozen=True)
+class _Spectrum:
+    """Interaction strength by order, sampled or exact; all `(M,)` but `per_sample (N, M)`."""
+
+    ratios: Tensor
+    strength: Tensor
+    low: Tensor
+    high: Tensor
+    floor: Tensor
+    relative: Tensor
+    relative_low: Tensor
+    relative_high: Tensor
+    per_sample: Tensor
+    evaluations: int
+    method: str
+    maps: tuple[Heatmap, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What a spectrum says: is there a bottleneck (None: cannot be told), where, how deep, and why."""
+
+    found: bool | None
+    middle: int
+    depth: float
+    why: str
+
+
+@final
+@dataclass(frozen=True)
+class Bottleneck:
+    """The order spectrum with its noise floor; the signed size curve where the budget does not reach."""
+
+    name: str = "bottleneck"
+    question: str = "Does the model combine input parts in simple, middle or complex contexts?"
+
+    def need(self, subject: Subject, *, effort: Effort) -> Need:
+        """The spectrum for what is wanted; the signed size curve for the least."""
+        players = _players(subject)
+        if isinstance(players, str):
+            return Need(0, 0, skip=players)
+        total = len(subject)
+        if _is_exact(players):
+            one = 2**players.count + 1
+            n = min(EXACT_SAMPLES[effort], total)
+            return Need(
+                min(FALLBACK_LEAST, total) * one,
+                n * one,
+                memory=8 * 8 * 2**players.count,
+                remark=f"measures fewer than {n} samples",
+            )
+        least = min(FALLBACK_LEAST, total) * _fallback_cost(players.count)
+        first = _spectrum_cost(players, subject, QUICK)
+        if effort == "quick":
+            look = min(FALLBACK_SAMPLES, total) * _fallback_cost(players.count, FALLBACK_MOST)
+            wanted, remark = max(least, min(first, look)), f"the signed size curve; the spectrum needs {first:,}"
+        else:
+            wanted = max(least, _spectrum_cost(players, subject, FULL))
+            remark = f"fewer samples, pairs or contexts; below {first:,} the signed size curve stands in"
+        return Need(least, wanted, memory=64 * 2**20, remark=remark)
+
+    def __call__(self, subject: Subject, budget: int, rng: Stream, *, on_step: OnStep = silent) -> list[Finding]:
+        """Answer in one finding."""
+        players = _players(subject)
+        assert isinstance(players, Players)  # else `need` skips
+        masker = _masker(subject)
+        if _is_exact(players):
+            n = min(EXACT_SAMPLES["full"], len(subject), budget // (2**players.count + 1))
+            part = subject.take(draw(subject, n, rng=rng.child("samples")))
+            return [self._finding(part, _exact(part, masker, rng, on_step), rng)]
+        most = min(FULL.samples, len(subject))
+        settings = fit_bottleneck(players, budget - most, samples=len(subject))
+        if settings is None:
+            return [self._fallback(subject, masker, players, budget, rng, on_step)]
+        part = subject.take(draw(subject, settings.samples, rng=rng.child("samples")))
+        result = bottleneck(
+            part.model,
+            part.inputs,
+            _classes(part),
+            masker,
+            blocks=settings.blocks,
+            contexts=settings.contexts,
+            rng=rng.child("spectrum").at(part.ids),
+            on_step=on_step,
+        )
+        return [self._finding(part, _sampled(result, settings.contexts), rng)]
+
+    def _finding(self, subject: Subject, s: _Spectrum, rng: Stream) -> Finding:
+        reading = _read(s)
+        judged = _levels.bottleneck(reading.found, reading.why)
+        return Finding(
+            probe=self.name,
+            name="bottleneck",
+            question=self.question,
+            answer=_answer(s, reading),
+            measure=_center(s, rng.child("center")),
+            level=judged.level,
+            reason=judged.reason,
+            advice=_advice(reading),
+            measures=tuple(_measures(s, reading)),
+            exhibits=_exhibits(s),
+            provenance=Provenance(
+                seed=0,
+                evaluations=s.evaluations + _looked(subject),
+                sample_ids=ids_of(subject),
+                settings={
+                    "players": _players_in_words(subject),
+                    "absent players": absence_in_words(subject),
+                    "value": _value_in_words(subject),
+                    "method": s.method,
+                    "normalize": "mean over the measured orders",
+                    "interval": "bootstrap over samples, 1000 draws, 95%",
+                },
+            ),
+            references=("arXiv:2111.06236",),
+            cautions=_cautions(),
+        )
+
+    def _fallback(
+        self, subject: Subject, masker: Masker, players: Players, budget: int, rng: Stream, on_step: OnStep
+    ) -> Finding:
+        n = min(FALLBACK_SAMPLES, len(subject), budget // _fallback_cost(players.count))
+        part = subject.take(draw(subject, n, rng=rng.child("samples")))
+        permutations = max(
+            count
+            for count in range(FALLBACK_PERMUTATIONS, FALLBACK_MOST + 1)
+            if n * _fallback_cost(players.count, count) <= budget
+        )
+        curve = signed_order_curve(
+            part.model,
+            part.inputs,
+            _classes(part),
+            masker,
+            permutations=permutations,
+            bins=FALLBACK_BINS,
+            rng=rng.child("signed").at(part.ids),
+            on_step=on_step,
+        )
+        needed = _spectrum_cost(players, subject, QUICK)
+        return _signed_finding(self, part, curve, needed)
+
+
+# -- what it costs ------------------------------------------------------------------------------------------------
+
+
+def _players(subject: Subject) -> Players | str:
+    """Return the players of the first input, or why there are none."""
+    if is_image(subject):
+        height, width = subject.inputs.shape[2:]
+        if height * width < 4:
+            return f"images of {height} x {width} pixels have too few parts to combine"
+        return _masker(subject)(subject.inputs[0])
+    if subject.inputs.ndim != 2:
+        return f"inputs of shape {tuple(subject.inputs.shape[1:])} are neither images nor rows of a table"
+    if subject.inputs.shape[1] < 4:
+        return f"{count(subject.inputs.shape[1], 'feature')} make too few orders to compare; at least 4 are needed"
+    if subject.inputs.shape[1] > MOST_FEATURES:
+        return f"{subject.inputs.shape[1]} features are too many players; choose at most {MOST_FEATURES}"
+    return _masker(subject)(subject.inputs[0])
+
+
+def _masker(subject: Subject) -> Masker:
+    if not is_image(subject):
+        return features(subject)
+    height, width = subject.inputs.shape[2:]
+    side = FINE if max(height, width) > LARGE_IMAGE else COARSE
+    return cells(subject, (min(side, height), min(side, width)))
+
+
+def _is_exact(players: Players) -> bool:
+    return players.grid is None and players.count <= MOST_EXACT
+
+
+def _spectrum_cost(players: Players, subject: Subject, settings: SpectrumSettings) -> int:
+    """Return the evaluations of the quick or full spectrum, with one look at each sample's answer."""
+    fitted = fit_bottleneck(players, 10**12, samples=len(subject), most=settings)
+    assert fitted is not None  # that budget pays for everything
+    return cost_bottleneck(players, fitted) + min(FULL.samples, len(subject))
+
+
+def _fallback_cost(n_players: int, permutations: int = FALLBACK_PERMUTATIONS) -> int:
+    """Return the evaluations of the signed curve of one sample, with one look at its answer."""
+    return cost_signed_order_curve(n_players, samples=1, permutations=permutations, bins=FALLBACK_BINS) + 1
+
+
+def _classes(subject: Subject) -> Tensor:
+    return answers(subject) if subject.labels is None else subject.labels
+
+
+def _looked(subject: Subject) -> int:
+    return len(subject) if subject.labels is None else 0
+
+
+# -- the spectrum -------------------------------------------------------------------------------------------------
+
+
+def _sampled(result: BottleneckSpectrum, contexts: int) -> _Spectrum:
+    pairs = result.pairs.shape[1]
+    return _Spectrum(
+        ratios=result.ratios,
+        strength=result.strength,
+        low=result.low,
+        high=result.high,
+        floor=result.floor,
+        relative=result.relative,
+        relative_low=result.relative_low,
+        relative_high=result.relative_high,
+        per_sample=result.per_sample,
+        evaluations=result.evaluations,
+        method=f"{pairs} neighboring pairs per sample, {contexts} shared contexts per pair and order",
+        maps=_maps(result),
+    )
+
+
+def _exact(subject: Subject, masker: Masker, rng: Stream, on_step: OnStep) -> _Spectrum:
+    """Measure every pair in every context, from the whole table of each sample's game."""
+    classes, per_sample, spent = _classes(subject), [], 0
+    for k in range(len(subject)):
+        game = ModelGame(subject.model, subject.inputs[k], masker, log_odds(int(classes[k])))
+        found = pair_interactions(game)
+        per_sample.append(found.values.abs().mean(0))
+        spent += found.evaluations
+        on_step(k + 1, len(subject))
+    values = torch.stack(per_sample)
+    strength = bootstrap(values, rng=rng.child("strength"))
+    relative = bootstrap(values, rng=rng.child("strength"), statistic=lambda rows: rows.mean(0) / rows.mean())
+    orders = values.shape[1]
+    return _Spectrum(
+        ratios=torch.arange(orders, dtype=torch.float64) / max(1, orders - 1),
+        strength=strength.value,
+        low=strength.low,
+        high=strength.high,
+        floor=torch.zeros(orders, dtype=torch.float64),
+        relative=relative.value,
+        relative_low=relative.low,
+        relative_high=relative.high,
+        per_sample=values,
+        evaluations=spent,
+        method="exact: every pair in every context",
+    )
+
+
+def _read(s: _Spectrum) -> _Reading:
+    """Apply the rule: the middle below half of both ends, intervals apart, nothing lost in the noise floor."""
+    inside = ((s.ratios >= MIDDLE[0] - 1e-9) & (s.ratios <= MIDDLE[1] + 1e-9)).nonzero()[:, 0]
+    ends = torch.tensor([0, len(s.ratios) - 1])
+    middle = int(inside[s.strength[inside].argmin()]) if len(inside) else len(s.ratios) // 2
+    weaker = float(s.strength[ends].min())
+    depth = float(s.strength[middle]) / weaker if weaker > 0 else math.nan
+    if not float(s.strength.max()) > 0:
+        return _Reading(False, middle, math.nan, "The model uses no pair interactions, so there is nothing to compare.")
+    compared = torch.cat([ends, torch.tensor([middle])])
+    lost = s.strength[compared] < _levels.FLOORS_NEEDED * s.floor[compared]
+    if bool(lost.any()):
+        where = ", ".join(f"{float(r):.0%}" for r in s.ratios[compared[lost]])
+        return _Reading(
+            None,
+            middle,
+            depth,
+            f"At {where} of the other parts present the strength is below {_levels.FLOORS_NEEDED:g} times the noise "
+            "floor: with so few contexts it cannot be told from noise, and no conclusion is drawn.",
+        )
+    rule = (
+        f"The rule: weakest between {MIDDLE[0]:.0%} and {MIDDLE[1]:.0%} of the other parts, below "
+        f"{_levels.DEPTH_OF_BOTTLENECK:g} times both ends, intervals apart, above the noise floor."
+    )
+    apart = bool((s.high[middle] < s.low[ends]).all())
+    found = depth < _levels.DEPTH_OF_BOTTLENECK and apart
+    shallow = f"The middle is {brief(depth)} times the weaker end" + ("" if apart else ", and their intervals overlap")
+    return _Reading(found, middle, depth, f"{shallow}. {rule}")
+
+
+# -- words --------------------------------------------------------------------------------------------------------
+
+
+def _answer(s: _Spectrum, reading: _Reading) -> str:
+    if not float(s.strength.max()) > 0:
+        return "The model uses no interactions between pairs of input parts: its score is a sum of single parts."
+    first, last = float(s.relative[0]), float(s.relative[-1])
+    shape = (
+        f"Interactions of two parts have {brief(first)} times the average strength when all others are absent, "
+        f"{brief(float(s.relative[reading.middle]))} times with {float(s.ratios[reading.middle]):.0%} of them present, "
+        f"and {brief(last)} times with all present."
+    )
+    if reading.found is None:
+        return f"{shape} The weakest of these are too close to the noise floor for a conclusion."
+    if reading.found:
+        return (
+            "The model combines parts in very small and in nearly complete contexts and hardly in between: a "
+            f"bottleneck. {shape}"
+        )
+    lead = "simple contexts" if first > last else "nearly complete contexts"
+    strongest = float(s.ratios[int(s.relative.argmax())])
+    if MIDDLE[0] <= strongest <= MIDDLE[1]:
+        lead = "contexts of middle size"
+    return f"The model combines parts most in {lead}; there is no bottleneck between. {shape}"
+
+
+def _advice(reading: _Reading) -> Advice | None:
+    if reading.found is None:
+        return Advice(
+            text="Spend more evaluations on this question alone: more contexts lower the noise floor.",
+            command="pellucid audit MODEL DATA --probe bottleneck --budget 1000000",
+        )
+    if reading.found:
+        return Advice(
+            text="A bottleneck is usual in trained networks. Compare it with a model trained otherwise: reliance on "
+            "few parts goes along with robustness, reliance on complete contexts with the layout of the object.",
+            command="pellucid compare RUN_A RUN_B",
+        )
+    return None
+
+
+def _cautions(*more: str) -> tuple[str, ...]:
+    return (
+        "Masked inputs lie off the data the model was trained on; the orders describe the model there too.",
+        "Players and fill decide the curve: compare models only with the same ones.",
+        "Strengths are in log odds and grow with the model's confidence; the relative curve does not.",
+        *more,
+    )
+
+
+def _players_in_words(subject: Subject) -> str:
+    players = _players(subject)
+    assert isinstance(players, Players)
+    if players.grid is None:
+        return f"{players.count} features"
+    return f"grid {players.grid[0]} x {players.grid[1]}"
+
+
+def _value_in_words(subject: Subject) -> str:
+    return f"log odds of the {'predicted class' if subject.labels is None else 'true class'}"
+
+
+# -- numbers and pictures -----------------------------------------------------------------------------------------
+
+
+def _center(s: _Spectrum, rng: Stream) -> Measure:
+    """Return the strength-weighted mean order: one number per sample that two models can be compared on."""
+    total = s.per_sample.sum(1)
+    centers = torch.where(total > 0, (s.per_sample * s.ratios).sum(1) / total, torch.nan)
+    known = centers[centers.isfinite()]
+    name, label = "mean_order", "mean share of the other parts present, weighted by interaction strength"
+    if not len(known):
+        return Measure(name=name, label=label, value=None)
+    interval = bootstrap(known, rng=rng)
+    return Measure(
+        name=name,
+        label=label,
+        value=number(interval.value),
+        low=number(interval.low),
+        high=number(interval.high),
+        usual=f"{brief(float(s.ratios.mean()))} if all measured orders were equally strong",
+        samples=numbers(centers),
+    )
+
+
+def _measures(s: _Spectrum, reading: _Reading) -> list[Measure]:
+    measures = [
+        Measure(
+            name="bottleneck_depth",
+            label="weakest middle strength over the weaker end's",
+            value=number(reading.depth),
+            usual="below 0.5 is a bottleneck",
+        )
+    ]
+    for k, ratio in enumerate(s.ratios.tolist()):
+        measures.append(
+            Measure(
+                name=f"interaction_strength[{ratio:.2f}]",
+                label=f"interaction strength with {ratio:.0%} of the other parts present",
+                value=number(s.strength[k]),
+                low=number(s.low[k]),
+                high=number(s.high[k]),
+                unit="log odds",
+                samples=numbers(s.per_sample[:, k]),
+            )
+        )
+    return measures
+
+
+def _exhibits(s: _Spectrum) -> tuple[Exhibit, ...]:
+    x = numbers(s.ratios)
+    axis = Axis("share of the other parts present", "%")
+    mean = float(s.strength.mean())
+    floor = _levels.FLOORS_NEEDED * s.floor
+    noisy = bool((s.floor > 0).any())
+    relative = [
+        Line(
+            name="relative strength",
+            x=x,
+            y=numbers(s.relative),
+            low=numbers(s.relative_low),
+            high=numbers(s.relative_high),
+        ),
+        Line(name="average", x=(x[0], x[-1]), y=(1.0, 1.0), role="reference"),
+    ]
+    strength = [Line(name="strength", x=x, y=numbers(s.strength), low=numbers(s.low), high=numbers(s.high))]
+    if noisy:
+        name = f"{_levels.FLOORS_NEEDED:g} x noise floor"
+        strength.append(Line(name=name, x=x, y=numbers(floor), role="noise"))
+        if mean > 0:
+            relative.append(Line(name=name, x=x, y=numbers(floor / mean), role="noise"))
+    return (
+        Curve(
+            title="Relative interaction strength by order",
+            x=axis,
+            y=Axis("strength / mean strength"),
+            lines=tuple(relative),
+            caption="1 is the average order. Left: two parts alone; right: two parts with all others present. "
+            "Inside the band a value cannot be told from sampling noise.",
+        ),
+        Curve(
+            title="Interaction strength by order",
+            x=axis,
+            y=Axis("mean |interaction|", "log odds"),
+            lines=tuple(strength),
+            caption="The same without normalization: this is the one to compare between models.",
+        ),
+        *s.maps,
+    )
+
+
+def _maps(result: BottleneckSpectrum) -> tuple[Heatmap, ...]:
+    """Return where interactions are strong, in the simplest, a middle and the most complex context."""
+    if result.grid is None:
+        return ()
+    rows, columns = result.grid
+    orders = result.orders.tolist()
+    chosen = [orders[0], orders[len(orders) // 2], orders[-1]]
+    return tuple(
+        Heatmap(
+            title=f"Where parts interact, {order / (result.n_players - 2):.0%} of the others present",
+            rows=tuple(str(r + 1) for r in range(rows)),
+            columns=tuple(str(c + 1) for c in range(columns)),
+            values=tuple(numbers(line) for line in result.pairs_heatmap(order)),
+            row_label="row of the grid",
+            column_label="column",
+            unit="log odds",
+            caption="Mean strength of the measured pairs that each cell is part of, over all samples.",
+        )
+        for order in sorted(set(chosen))
+    )
+
+
+# -- the fallback -------------------------------------------------------------------------------------------------
+
+
+def _signed_finding(probe: Bottleneck, subject: Subject, curve: SignedCurve, needed: int) -> Finding:
+    total, alone = float(curve.total.mean()), float(curve.first_order.mean())
+    n = curve.n_players
+    centers = ((curve.edges[:-1] + curve.edges[1:] - 1).double() / 2 / max(1, n - 2)).tolist()
+    clear = (curve.low > 0) | (curve.high < 0)
+    clear &= curve.mean.abs() > _levels.FLOORS_NEEDED * curve.noise
+    strongest = int(curve.mean.abs().argmax())
+    answer = (
+        f"The order spectrum needs {needed:,} evaluations and was not measured. This is the signed size curve, in "
+        f"which interactions of opposite sign cancel: of a score gain of {brief(total)} log odds, single "
+        f"parts add {brief(alone)} and interactions {brief(total - alone)}"
+    )
+    if bool(clear[strongest]):
+        answer += f", most of it with about {centers[strongest]:.0%} of the other parts present."
+    else:
+        answer += "; no range of orders stands out from the noise."
+    share = curve.utilities.sum(1)
+    chance = Stream(0).child("bottleneck", "signed")
+    interval = bootstrap(share, rng=chance)
+    edges = curve.edges.tolist()
+    return Finding(
+        probe=probe.name,
+        name="bottleneck-signed",
+        question=probe.question,
+        answer=answer,
+        measure=Measure(
+            name="interaction_gain",
+            label="part of the score gain that comes from interactions",
+            value=number(interval.value),
+            low=number(interval.low),
+            high=number(interval.high),
+            unit="log odds",
+            samples=numbers(share),
+        ),
+        level="watch",
+        reason="The signed size curve cannot show how strong interactions are, only what they sum to: the question is "
+        "open until the spectrum is measured.",
+        advice=Advice(
+            text=f"Give this question {needed:,} evaluations for the full order spectrum.",
+            command=f"pellucid audit MODEL DATA --probe bottleneck --budget {needed}",
+        ),
+        exhibits=(
+            Curve(
+                title="What each range of orders adds (signed)",
+                x=Axis("share of the other parts present", "%"),
+                y=Axis("added to the score", "log odds"),
+                lines=(
+                    Line(
+                        name="interactions",
+                        x=numbers(centers),
+                        y=numbers(curve.mean),
+                        low=numbers(curve.low),
+                        high=numbers(curve.high),
+                    ),
+                    Line(
+                        name=f"{_levels.FLOORS_NEEDED:g} x sampling error",
+                        x=numbers(centers),
+                        y=numbers(_levels.FLOORS_NEEDED * curve.noise),
+                        role="noise",
+                    ),
+                ),
+                caption="Sums over all pairs: where strong interactions of opposite sign cancel, the curve is near 0.",
+            ),
+        ),
+        provenance=Provenance(
+            seed=0,
+            evaluations=curve.evaluations + _looked(subject),
+            sample_ids=ids_of(subject),
+            settings={
+                "players": _players_in_words(subject),
+                "absent players": absence_in_words(subject),
+                "value": _value_in_words(subject),
+                "method": "signed size curve from nested coalitions",
+                "orders": ", ".join(f"{a}-{b - 1}" for a, b in pairwise(edges)),
+                "interval": "bootstrap over samples, 1000 draws, 95%",
+            },
+        ),
+        references=("arXiv:2111.06236",),
+        cautions=_cautions("A signed mean near 0 does not mean that there are no interactions."),
+    )

@@ -1,0 +1,355 @@
+"""Is a prediction made of few combinations of input parts?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from pellucid.core import (
+    Advice,
+    Axis,
+    Curve,
+    Effort,
+    Exhibit,
+    Finding,
+    Gallery,
+    Line,
+    Mark,
+    Masker,
+    Measure,
+    Need,
+    OnStep,
+    Provenance,
+    Stream,
+    Subject,
+    Table,
+    bootstrap,
+    number,
+    numbers,
+    silent,
+)
+from pellucid.explain import Concepts as Explained
+from pellucid.explain import concepts, cost_concepts
+
+from .. import _levels
+from .._players import MOST_EXACT, absence_in_words, answers, cells, features, is_image, player_names
+from .._samples import draw, ids_of, picture
+from .._wording import brief, count, percent
+
+GRID = (3, 4)
+EXPLAINED = 0.95
+MOST_PATTERNS = 80
+LEAST = 4
+WANTED = {"quick": 4, "full": 8}
+SHOWN = 3
+"""Patterns marked on each picture."""
+
+
+@final
+@dataclass(frozen=True)
+class Concepts:
+    """Exact Harsanyi concepts of a few samples, and how much of the output few of them explain."""
+
+    name: str = "concepts"
+    question: str = "Is a prediction made of few combinations of input parts?"
+
+    def need(self, subject: Subject, *, effort: Effort) -> Need:
+        """All coalitions of at least four samples (or of all, if there are fewer)."""
+        players = _count(subject)
+        if isinstance(players, str):
+            return Need(0, 0, skip=players)
+        least, wanted = (_cost(players, min(n, len(subject))) for n in (LEAST, WANTED[effort]))
+        return Need(
+            least,
+            wanted,
+            memory=(2**players) * 8 * 12,
+            remark=f"explains fewer than {min(WANTED[effort], len(subject))} samples",
+        )
+
+    def __call__(self, subject: Subject, budget: int, rng: Stream, *, on_step: OnStep = silent) -> list[Finding]:
+        """Answer in one finding."""
+        players = _count(subject)
+        assert isinstance(players, int)  # else `need` skips
+        n = min(WANTED["full"], len(subject), budget // _cost(players, 1))
+        part = subject.take(draw(subject, n, rng=rng.child("samples")))
+        masker = cells(subject, GRID) if is_image(subject) else features(subject)
+        classes = answers(part)
+        found = []
+        for k in range(len(part)):
+            bound = rng.child("concepts").at(part.ids[k : k + 1])
+
+            def step(done: int, total: int, k: int = k) -> None:
+                on_step(k * total + done, len(part) * total)
+
+            found.append(_explain(part, k, int(classes[k]), masker, bound, step))
+        return [self._finding(part, classes, found, rng)]
+
+    def _finding(self, subject: Subject, classes: Tensor, found: list[Explained], rng: Stream) -> Finding:
+        needed = torch.tensor([float(c.needed) for c in found], dtype=torch.float64)
+        sparse = sum(c.sparse for c in found)
+        judged = _levels.concepts(sparse, len(found), EXPLAINED, MOST_PATTERNS)
+        interval = bootstrap(needed, rng=rng.child("needed"))
+        return Finding(
+            probe=self.name,
+            name="concepts",
+            question=self.question,
+            answer=_answer(subject, found, needed),
+            measure=Measure(
+                name="patterns_needed",
+                label=f"patterns needed for {EXPLAINED:.0%} of the variance over all masks, mean over samples",
+                value=number(interval.value),
+                low=number(interval.low),
+                high=number(interval.high),
+                usual=f"10 to 100 where a network is sparse; there are {found[0].n_all_patterns:,} in all",
+                samples=numbers(needed),
+            ),
+            level=judged.level,
+            reason=judged.reason,
+            advice=_advice(judged.level),
+            measures=tuple(_measures(found, rng)),
+            exhibits=tuple(_exhibits(subject, classes, found)),
+            provenance=Provenance(
+                seed=0,
+                evaluations=sum(c.evaluations for c in found) + len(found),
+                sample_ids=ids_of(subject),
+                settings={
+                    "players": f"grid {GRID[0]} x {GRID[1]}" if is_image(subject) else "features",
+                    "absent players": absence_in_words(subject),
+                    "value": "log odds of the predicted class",
+                    "explained variance": EXPLAINED,
+                    "most patterns": MOST_PATTERNS,
+                    "pruning": "greedy, window 20",
+                    "interval": "bootstrap over samples, 1000 draws, 95%",
+                },
+            ),
+            references=("arXiv:2111.06206",),
+            cautions=(
+                "Masked inputs lie off the data the model was trained on; the patterns describe the model there too.",
+                "Other players or another fill give other patterns: they explain one score under one baseline, "
+                "not causes in the world.",
+                f"{count(len(found), 'sample')} are a look at the model, not a census.",
+            ),
+        )
+
+
+def _cost(players: int, samples: int) -> int:
+    """Return evaluations of this many samples: every coalition, the noise probes, and one look at the prediction."""
+    return cost_concepts(players, samples=samples) + samples
+
+
+def _count(subject: Subject) -> int | str:
+    """Return the number of players, or why there are none to play."""
+    if is_image(subject):
+        height, width = subject.inputs.shape[2:]
+        if height < GRID[0] or width < GRID[1]:
+            return f"the images of {height} x {width} pixels are smaller than the grid of {GRID[0]} x {GRID[1]} cells"
+        return GRID[0] * GRID[1]
+    if subject.inputs.ndim != 2:
+        return f"inputs of shape {tuple(subject.inputs.shape[1:])} are neither images nor rows of a table"
+    width = subject.inputs.shape[1]
+    if width < 2:
+        return "a single feature has nothing to combine with"
+    if width > MOST_EXACT:
+        return (
+            f"exact concepts of {width} features would take 2**{width} evaluations per sample; "
+            f"choose at most {MOST_EXACT} features"
+        )
+    return width
+
+
+def _explain(subject: Subject, row: int, label: int, masker: Masker, rng: Stream, on_step: OnStep) -> Explained:
+    return concepts(
+        subject.model,
+        subject.inputs[row],
+        label,
+        masker,
+        explained=EXPLAINED,
+        max_patterns=MOST_PATTERNS,
+        rng=rng,
+        on_step=on_step,
+    )
+
+
+# -- words --------------------------------------------------------------------------------------------------------
+
+
+def _answer(subject: Subject, found: list[Explained], needed: Tensor) -> str:
+    if not any(c.path.variance for c in found):
+        return "The score does not change when parts of the input are masked, so there are no concepts."
+    parts, every = ("cells" if is_image(subject) else "features"), 2 ** found[0].n_players
+    sparse = sum(c.sparse for c in found)
+    who = f"all {len(found)}" if sparse == len(found) else f"{sparse} of {len(found)}"
+    answer = (
+        f"For {who} samples at most {MOST_PATTERNS} combinations of the {found[0].n_players} {parts} reproduce "
+        f"{percent(EXPLAINED)} of the variance of the score over all {every:,} masked versions; on average "
+        f"{brief(float(needed.mean()))} are needed."
+    )
+    if sparse < len(found):
+        fewest = min((c.explained_variance for c in found if not c.sparse), default=math.nan)
+        answer += f" Not sparse here: for the others {MOST_PATTERNS} explain as little as {percent(fewest)}."
+    size = _mean_size(found)
+    if math.isfinite(size):
+        answer += f" Weighted by strength, a combination joins {size:.1f} {parts}."
+    return answer
+
+
+def _mean_size(found: list[Explained]) -> float:
+    sizes = [_size(c) for c in found]
+    known = [size for size in sizes if math.isfinite(size)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _size(c: Explained) -> float:
+    weight = sum(abs(p.effect) for p in c.patterns)
+    return sum(abs(p.effect) * len(p.players) for p in c.patterns) / weight if weight else math.nan
+
+
+def _advice(level: str) -> Advice:
+    if level == "fine":
+        return Advice(text="Look at the marked cells: a strong combination on the background hints at a shortcut.")
+    return Advice(
+        text="Read the explained variance before any single pattern: where it is low, the patterns shown are a small "
+        "part of what the model does. A coarser question (fewer players) may be answered faithfully."
+    )
+
+
+# -- numbers and pictures -----------------------------------------------------------------------------------------
+
+
+def _measures(found: list[Explained], rng: Stream) -> list[Measure]:
+    def over_samples(name: str, label: str, values: list[float], unit: str = "", usual: str = "") -> Measure:
+        known = torch.tensor([v for v in values if math.isfinite(v)], dtype=torch.float64)
+        scale = 100.0 if unit == "%" else 1.0
+        if not len(known):
+            return Measure(name=name, label=label, value=None, unit=unit, usual=usual)
+        interval = bootstrap(known, rng=rng.child(name))
+        return Measure(
+            name=name,
+            label=label,
+            value=number(scale * interval.value),
+            low=number(scale * interval.low),
+            high=number(scale * interval.high),
+            unit=unit,
+            usual=usual,
+            samples=numbers(values),
+        )
+
+    return [
+        over_samples(
+            "explained_variance",
+            f"variance over all masks that at most {MOST_PATTERNS} patterns explain",
+            [c.explained_variance if c.path.variance else math.nan for c in found],
+            "%",
+            f"{percent(EXPLAINED)} or more where the output is sparse",
+        ),
+        over_samples("pattern_size", "players per pattern, weighted by strength", [_size(c) for c in found]),
+    ]
+
+
+def _exhibits(subject: Subject, classes: Tensor, found: list[Explained]) -> list[Exhibit]:
+    grid = found[0].grid
+    names = player_names(subject, grid, found[0].n_players)
+    exhibits: list[Exhibit] = []
+    if grid is not None:
+        exhibits.append(_gallery(subject, classes, found, grid))
+    if any(c.path.variance for c in found):
+        exhibits += [_explained_curve(subject, found), _orders(found)]
+        exhibits.append(_table(subject, classes, found, names))
+    return exhibits
+
+
+def _gallery(subject: Subject, classes: Tensor, found: list[Explained], grid: tuple[int, int]) -> Gallery:
+    pictures = []
+    for k, c in enumerate(found):
+        marks = tuple(
+            Mark(cells=p.players, weight=p.effect, label=f"{p.effect:+.1f}")
+            for p in c.patterns[:SHOWN]
+            if abs(p.effect) > p.noise
+        )
+        answer = subject.class_names[int(classes[k])]
+        caption = f"sample {int(subject.ids[k])}; {_needed_in_words(c)}"
+        pictures.append(
+            picture(
+                subject.inputs[k],
+                title=f"answer: {answer}",
+                caption=caption,
+                bounds=subject.bounds,
+                grid=grid,
+                marks=marks,
+            )
+        )
+    return Gallery(
+        title="The strongest concepts of each sample",
+        pictures=tuple(pictures),
+        caption=f"The {SHOWN} strongest combinations of cells; the number is what the combination adds to the log odds "
+        "of the answer, beyond what its parts add.",
+    )
+
+
+def _needed_in_words(c: Explained) -> str:
+    if not c.path.variance:
+        return "masking does not change the score"
+    if c.sparse:
+        return f"{count(c.needed, 'pattern')} explain {percent(c.explained_variance)}"
+    return f"not sparse here: {MOST_PATTERNS} patterns explain {percent(c.explained_variance)}, {c.needed:,} are needed"
+
+
+def _explained_curve(subject: Subject, found: list[Explained]) -> Curve:
+    total = found[0].n_all_patterns
+    sizes = torch.logspace(0, math.log10(total), 40).round().long().unique(sorted=True)  # type: ignore[no-untyped-call]
+    lines = [
+        Line(
+            name=f"sample {int(subject.ids[k])}",
+            x=numbers(sizes),
+            y=numbers(c.path.explained[total - sizes].clamp(min=0)),
+        )
+        for k, c in enumerate(found)
+    ]
+    goal = Line(name=percent(EXPLAINED), x=(1.0, float(total)), y=(EXPLAINED, EXPLAINED), role="reference")
+    return Curve(
+        title="How much few patterns explain",
+        x=Axis("patterns kept", scale="log"),
+        y=Axis("explained variance over all masks", "%"),
+        lines=(*lines, goal),
+        caption="Patterns dropped greedily, least harm first. A share below 0 (worse than the mean) is drawn as 0.",
+    )
+
+
+def _orders(found: list[Explained]) -> Curve:
+    players = found[0].n_players
+    shares = torch.zeros(len(found), players, dtype=torch.float64)
+    for k, c in enumerate(found):
+        for pattern in c.patterns:
+            shares[k, len(pattern.players) - 1] += abs(pattern.effect)
+    shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-12)
+    return Curve(
+        title="How many parts the patterns join",
+        x=Axis("players in a pattern"),
+        y=Axis("share of the kept strength", "%"),
+        lines=(Line(name="mean over samples", x=numbers(range(1, players + 1)), y=numbers(shares.mean(0))),),
+        bars=True,
+        categories=tuple(str(size) for size in range(1, players + 1)),
+    )
+
+
+def _table(subject: Subject, classes: Tensor, found: list[Explained], names: tuple[str, ...]) -> Table:
+    rows = [
+        (
+            int(subject.ids[k]),
+            subject.class_names[int(classes[k])],
+            " + ".join(names[p] for p in pattern.players),
+            pattern.effect,
+            "within rounding noise" if abs(pattern.effect) <= pattern.noise else "",
+        )
+        for k, c in enumerate(found)
+        for pattern in c.patterns[:5]
+    ]
+    return Table(
+        title="Strongest patterns",
+        columns=("sample", "answer", "combination", "effect on the log odds", "remark"),
+        rows=tuple(rows),
+    )

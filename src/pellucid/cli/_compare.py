@@ -1,0 +1,57 @@
+"""`pellucid compare A B`: two audits side by side."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from ._console import say, table
+
+if TYPE_CHECKING:
+    from pellucid.reports import Difference
+
+
+def compare(
+    before: Annotated[Path, tyro.conf.Positional],
+    after: Annotated[Path, tyro.conf.Positional],
+    /,
+    *,
+    out: Path | None = None,
+    seed: int = 0,
+) -> int:
+    """Set two audits side by side, with paired tests.
+
+    Both must be audits of the same data; numbers are tested on the samples that both used.
+
+    Args:
+        before: Folder of the first audit.
+        after: Folder of the second audit.
+        out: Folder for the comparison; runs/compare-BEFORE-AFTER if not given.
+        seed: Root of the bootstrap's chance.
+    """
+    from pellucid import audits
+    from pellucid.core import RunFolder
+    from pellucid.reports import Report
+
+    folder = out if out is not None else Path("runs") / f"compare-{before.resolve().name}-{after.resolve().name}"
+    names = " ".join(shlex.quote(path.name if path.is_absolute() else str(path)) for path in (before, after))
+    command = f"pellucid compare {names} --seed {seed}"
+    comparison = audits.compare(Report.load(before), Report.load(after), seed=seed, command=command)
+    with RunFolder.create(folder, kind="comparison", command=command) as run:
+        comparison.save(run.path)
+    say(table(("number", "before", "after", "difference", "verdict"), [_row(d) for d in comparison.differences]))
+    for caution in comparison.cautions:
+        say(f"note: {caution}")
+    say(f"\n{comparison.answer}")
+    say(f"\nreport: {folder / 'index.html'}")
+    return 0
+
+
+def _row(d: Difference) -> tuple[str, str, str, str, str]:
+    def shown(value: float | None, sign: str = "") -> str:
+        return "undefined" if value is None else f"{value:{sign}.3g}{d.before.unit}"
+
+    return d.label, shown(d.before.value), shown(d.after.value), shown(d.difference, "+"), d.verdict
