@@ -83,10 +83,14 @@ docs: $(VENV)/.docs
 	@echo "open docs/_build/html/index.html"
 
 bench: $(VENV)/.test
-	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(ONE_THREAD) $(PY) $$script || exit 1; done
+	@for script in $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(ONE_THREAD) $(PY) $$script || exit 1; done
 
 repro: $(VENV)/.test
-	@for script in reproductions/*/run.py; do echo "== $$script"; $(PY) $$script || exit 1; done
+	@for recipe in recipes/*.toml; do \
+		name=$$(basename $$recipe .toml); \
+		echo "== $$name"; $(VENV)/bin/pellucid train $$recipe --out runs/$$name || exit 1; \
+	done
+	@for script in $(wildcard reproductions/*/run.py); do echo "== $$script"; $(PY) $$script || exit 1; done
 
 clean:
 	rm -rf build dist demo docs/_build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -8,12 +8,13 @@ import pellucid
 
 project = "Pellucid"
 author = "The Pellucid developers"
-copyright = "The Pellucid developers"  # noqa: A001 - Sphinx's name
+copyright = "The Pellucid developers"
 version = release = pellucid.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx_design"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_published"]
 html_theme = "furo"
+html_extra_path = ["_published"]  # report-schema-1.json, at the address that the schema itself names
 html_title = "Pellucid"
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3

@@ -1,20 +1,21 @@
-"""Write docs/reference/cli.md from the help that the commands print: `python docs/_generate_cli.py`."""
+"""Write what the docs take from the code: the command-line page and the report's schema. `python docs/_generate.py`."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 from pathlib import Path
 
 from pellucid.cli import COMMANDS, main
 
-PAGE = Path(__file__).parent / "reference" / "cli.md"
+DOCS = Path(__file__).parent
 
 _HEAD = """\
 # Command line
 
-This page is what `pellucid COMMAND --help` prints; `python docs/_generate_cli.py` writes it again.
+This page is what `pellucid COMMAND --help` prints; `python docs/_generate.py` writes it again.
 
 Every command ends with one of these codes:
 
@@ -46,11 +47,35 @@ def help_text(name: str) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
 
 
-def page() -> str:
-    """Return the whole page."""
-    sections = [f"## `pellucid{' ' * bool(name)}{name}`\n\n```text\n{help_text(name)}\n```\n" for name in ("", *COMMANDS)]
-    return "\n".join([_HEAD, *sections])
+def command_page() -> str:
+    """Return the page on the command line."""
+    names = ["pellucid", *(f"pellucid {name}" for name in COMMANDS)]
+    return "\n".join(
+        [
+            _HEAD,
+            *(f"## `{name}`\n\n```text\n{help_text(name.removeprefix('pellucid').strip())}\n```\n" for name in names),
+        ]
+    )
+
+
+def schema() -> str:
+    """Return the JSON Schema of `report.json`."""
+    from pellucid.reports import json_schema
+
+    return json.dumps(json_schema(), indent=2, sort_keys=True) + "\n"
+
+
+def files() -> dict[Path, str]:
+    """Return every generated file's text by its path."""
+    from pellucid.reports import SCHEMA_VERSION
+
+    return {
+        DOCS / "reference" / "cli.md": command_page(),
+        DOCS / "_published" / "reference" / f"report-schema-{SCHEMA_VERSION}.json": schema(),
+    }
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for path, text in files().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
