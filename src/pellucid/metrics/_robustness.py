@@ -126,7 +126,7 @@ def robustness_curve(
     total = len(x) * len(steps)
     for number, (attack, growth) in enumerate(zip(attacks, steps, strict=True)):
         alive = walk.smallest.isinf().nonzero()[:, 0]
-        if radii[number] > 0:
+        if radii[number] > 0 and len(alive):
             for rows in torch.split(alive, batch_size):
                 walk.attack(attack, rows, growth, radii[number])
                 on_step(number * len(x) + int(rows[-1]) + 1, total)
