@@ -32,7 +32,10 @@ CLASSES = (
     "Ankle boot",
 )
 COUNTS = {"train": 60_000, "test": 10_000}
-HOME = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
+HOMES = (
+    "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",  # digests make plain http safe
+)
 SAMPLE = Path(__file__).parent / "samples" / "fashion-mnist.npz"
 SAMPLE_SHA256 = "1f8c701f451bcc2566bba02a841f4a5603e2877e6c9bb5b7d092363b7f1158ae"
 

@@ -2,41 +2,78 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 
 from pellucid.core import DataError, DataMissing, Dataset
 
+from ._arrays import Arrays
 from ._fashion_mnist import FashionMNIST, load_sample
-from ._sample import unit
+from ._folder import ImageFolder
+from ._rows import spread
+from ._sample import take, unit
 from ._synthetic import SyntheticImages, SyntheticTable
 
-AnySource = type[FashionMNIST] | type[SyntheticImages] | type[SyntheticTable]
+AnySource = FashionMNIST | ImageFolder | Arrays | SyntheticImages | SyntheticTable
 
-SOURCES: Mapping[str, AnySource] = MappingProxyType(
-    {"fashion-mnist": FashionMNIST, "synthetic-images": SyntheticImages, "synthetic-table": SyntheticTable}
+SOURCES: Mapping[str, type[AnySource]] = MappingProxyType(
+    {
+        "fashion-mnist": FashionMNIST,
+        "folder": ImageFolder,
+        "npz": Arrays,
+        "synthetic-images": SyntheticImages,
+        "synthetic-table": SyntheticTable,
+    }
 )
 """Sources by kind; a recipe's `[data]` table holds the kind and the source's own settings."""
 
+_NAMED: Mapping[str, AnySource] = MappingProxyType(
+    {
+        "fashion-mnist": FashionMNIST(),
+        "synthetic-images": SyntheticImages(),
+        "synthetic-table": SyntheticTable(),
+    }
+)
 
-def load(spec: str, *, split: str = "test") -> Dataset:
+
+def load(spec: str, *, split: str = "test", skip_corrupt: bool = False, limit: int | None = None) -> Dataset:
     """Return a data set ready for a model: float inputs, images in [0, 1].
 
     Args:
-        spec: a name of `SOURCES`.
+        spec: "fashion-mnist" (the shipped sample of the test split when the full set is absent; the note says so),
+            "synthetic-images", "synthetic-table", a folder of class folders, or a `.npz` file.
         split: "train" or "test".
+        skip_corrupt: leave out images that cannot be read instead of stopping.
+        limit: at most so many samples, equally many per class, first ones first.
 
     Raises:
         DataMissing: a named set is not on this machine.
-        DataError: no such name.
+        DataError: no such name or path, or the data are not as they must be.
     """
-    if spec not in SOURCES:
-        raise DataError(f"there is no data set {spec!r}; the names are {', '.join(sorted(SOURCES))}")
-    try:
-        dataset = SOURCES[spec]().load(split)
-    except DataMissing:
-        if spec != "fashion-mnist" or split != "test":
-            raise
-        dataset = load_sample()
+    if limit is not None and limit < 1:
+        raise DataError(f"limit must be at least 1, got {limit}")
+    dataset = _load(spec, split, skip_corrupt, limit)
+    if limit is not None and len(dataset) > limit:
+        dataset = take(dataset, spread(dataset.labels, limit))
     return replace(dataset, inputs=unit(dataset.inputs))
+
+
+def _load(spec: str, split: str, skip_corrupt: bool, limit: int | None) -> Dataset:
+    if spec in _NAMED:
+        try:
+            return _NAMED[spec].load(split)
+        except DataMissing:
+            if spec != "fashion-mnist" or split != "test":
+                raise
+            return load_sample()
+    path = Path(spec)
+    if path.is_dir():
+        return ImageFolder(path=spec, skip_corrupt=skip_corrupt, limit=limit).load(split)
+    if path.exists() or path.suffix == ".npz":
+        return Arrays(path=spec, limit=limit).load(split)
+    near = difflib.get_close_matches(spec, _NAMED, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"the names are {', '.join(_NAMED)}"
+    raise DataError(f"there is no data set, folder or .npz file {spec!r}; {hint}")

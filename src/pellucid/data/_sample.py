@@ -10,6 +10,8 @@ from torch import Tensor
 
 from pellucid.core import DataError, Dataset, Stream
 
+from ._rows import turns
+
 
 def unit(inputs: Tensor) -> Tensor:
     """Return inputs as a model takes them: uint8 pixels scaled to [0, 1], floats as they are."""
@@ -34,12 +36,6 @@ def sample(dataset: Dataset, n: int, *, rng: Stream) -> Dataset:
         raise DataError(f"{dataset.name} has {len(dataset)} samples; ask for 1 to {len(dataset)}, not {n}")
     lot = rng.child("sample").at(dataset.ids).uniform((len(dataset), 1), dtype=torch.float64)[:, 0]
     shuffled = lot.argsort(stable=True)
-    by_class = shuffled[dataset.labels[shuffled].argsort(stable=True)]
-    labels = dataset.labels[by_class]
-    first = torch.searchsorted(labels, labels, right=False)
-    turn = torch.arange(len(labels)) - first  # how many of its own class stand before a sample
     # Class by class in turn; within one turn the lot decides, so that a remainder is not always the low classes'.
-    ranked = shuffled.new_empty(len(labels))
-    ranked[by_class] = turn
-    order = shuffled[ranked[shuffled].argsort(stable=True)]
+    order = shuffled[turns(dataset.labels[shuffled]).argsort(stable=True)]
     return take(dataset, order[:n].sort().values)

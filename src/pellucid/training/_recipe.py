@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, inspect
 
 from pellucid.core import RecipeError, read_text
-from pellucid.data import FashionMNIST, SyntheticImages, SyntheticTable
+from pellucid.data import Arrays, FashionMNIST, ImageFolder, SyntheticImages, SyntheticTable
 from pellucid.nn.models import SmallCNNSettings
 
 from ._attack import AttackSettings
@@ -55,7 +55,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
     epochs: Annotated[int, Meta(ge=1)]
     model: SmallCNNSettings
-    data: FashionMNIST | SyntheticImages | SyntheticTable
+    data: FashionMNIST | ImageFolder | Arrays | SyntheticImages | SyntheticTable
     batch_size: Annotated[int, Meta(ge=1)] = 128
     objective: Standard | Adversarial = Standard()
     weighting: FixedWeighting = FixedWeighting()

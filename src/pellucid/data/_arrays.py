@@ -1,0 +1,146 @@
+"""Inputs and labels as arrays in one `.npz` file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from pellucid.core import DataError, Dataset, read_arrays
+
+from ._rows import spread
+
+_KEYS = "`inputs` and `labels`, or `x` and `y`, or these with _train and _test at the end"
+
+
+class Arrays(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="npz"):
+    """A `.npz` file with `inputs` (or `x`) and `labels` (or `y`), or `x_train`, `y_train`, `x_test`, `y_test`.
+
+    Inputs of two axes are rows of a table; of three or four they are images: `(N, H, W)`, `(N, C, H, W)` or
+    `(N, H, W, C)`, as uint8 from 0 to 255 or as floats from 0 to 1. An array `class_names` of text is optional, as is
+    `feature_names` for tables.
+
+    Args:
+        path: the file.
+        limit: keep at most so many samples, equally many per class, first rows first.
+    """
+
+    path: str
+    limit: int | None = None
+
+    def load(self, split: str) -> Dataset:
+        """Return the split; images have shape `(N, C, H, W)`.
+
+        Raises:
+            DataError: the file or an array in it is not as described; the text says which and what to do.
+        """
+        path = Path(self.path)
+        arrays = read_arrays(path)
+        x_key, y_key = _keys(arrays, split, path)
+        inputs, labels = arrays[x_key], _labels(arrays[y_key], f"{path}: {y_key}")
+        found = _table(inputs, f"{path}: {x_key}") if inputs.ndim == 2 else _images(inputs, f"{path}: {x_key}")
+        _check_rows(found.values, labels, path)
+        names = _names(arrays, "class_names", int(labels.max()) + 1, path, at_least=True)
+        width = found.values.shape[1] if inputs.ndim == 2 else 0
+        rows = spread(labels, self.limit)
+        return Dataset(
+            found.values[rows],
+            labels[rows],
+            class_names=names,
+            name=path.stem,
+            modality="tabular" if inputs.ndim == 2 else "image",
+            ids=rows,
+            bounds=None if inputs.ndim == 2 else (0.0, 1.0),
+            note=found.note,
+            feature_names=_names(arrays, "feature_names", width, path) if width else (),
+        )
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    values: Tensor
+    note: str = ""
+
+
+def _keys(arrays: Mapping[str, np.ndarray], split: str, path: Path) -> tuple[str, str]:
+    pairs = [("inputs", "labels"), ("x", "y")]
+    for x, y in pairs:
+        if f"{x}_{split}" in arrays and f"{y}_{split}" in arrays:
+            return f"{x}_{split}", f"{y}_{split}"
+    for x, y in pairs:
+        if x in arrays and y in arrays:
+            if split == "train":
+                raise DataError(f"{path} is not divided for training; name its arrays x_train, y_train, x_test, y_test")
+            return x, y
+    raise DataError(f"{path} must hold {_KEYS} (asked for: {split}); it holds {', '.join(sorted(arrays)) or 'nothing'}")
+
+
+def _labels(labels: np.ndarray, what: str) -> Tensor:
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or labels.dtype.kind not in "iub":
+        raise DataError(
+            f"{what} must be a vector of whole numbers, one class per sample; got {labels.dtype} {labels.shape}"
+        )
+    if len(labels) and int(labels.min()) < 0:
+        raise DataError(f"{what} must count classes from 0, got {int(labels.min())}")
+    return torch.from_numpy(labels.astype(np.int64))
+
+
+def _table(inputs: np.ndarray, what: str) -> _Inputs:
+    if inputs.dtype.kind not in "fiub":
+        raise DataError(f"{what} must hold numbers, got {inputs.dtype}")
+    return _Inputs(torch.from_numpy(inputs.astype(np.float32)))
+
+
+def _images(inputs: np.ndarray, what: str) -> _Inputs:
+    shape = inputs.shape
+    if inputs.ndim == 3:
+        inputs = inputs[:, None]
+    elif inputs.ndim != 4:
+        raise DataError(f"{what} must have 2 axes (table) or 3 or 4 axes (images), got shape {shape}")
+    elif shape[1] not in (1, 3):
+        if shape[3] not in (1, 3):
+            raise DataError(f"{what} must be images with 1 or 3 channels, second or last axis; got shape {shape}")
+        inputs = inputs.transpose(0, 3, 1, 2)
+    if inputs.dtype == np.uint8:
+        return _Inputs(torch.from_numpy(np.ascontiguousarray(inputs)), "uint8 pixels scaled to [0, 1]")
+    if inputs.dtype.kind != "f":
+        raise DataError(f"{what} must be uint8 pixels or floats in [0, 1], got {inputs.dtype}; store it as uint8")
+    values = torch.from_numpy(np.ascontiguousarray(inputs, dtype=np.float32))
+    low, high = (float(values.min()), float(values.max())) if values.numel() else (0.0, 1.0)
+    if high > 2 and low >= 0:
+        raise DataError(f"{what} holds floats up to {high:g}; divide by 255, or store 0-255 images as uint8")
+    if low < 0 or high > 1:
+        raise DataError(f"{what} lies in [{low:g}, {high:g}], not [0, 1]; store the images before normalization")
+    return _Inputs(values)
+
+
+def _check_rows(values: Tensor, labels: Tensor, path: Path) -> None:
+    if len(values) != len(labels):
+        raise DataError(f"{path} has {len(values)} inputs but {len(labels)} labels; give one label per input")
+    if len(labels) == 0:
+        raise DataError(f"{path} holds 0 samples")
+    if len(torch.unique(labels)) < 2:
+        raise DataError(f"{path} has samples of class {int(labels[0])} only; an audit compares at least two classes")
+    if values.is_floating_point():
+        bad = (~values.isfinite()).flatten(1).any(1).nonzero()
+        if len(bad):
+            raise DataError(f"{path}: sample {int(bad[0])} holds NaN or infinity; remove or repair it")
+
+
+def _names(
+    arrays: Mapping[str, np.ndarray], key: str, count: int, path: Path, *, at_least: bool = False
+) -> tuple[str, ...]:
+    """Return the names in an optional array; none when it is absent, since the classes of a sample may not be all."""
+    if key not in arrays:
+        return ()
+    names = arrays[key]
+    if names.ndim != 1 or names.dtype.kind != "U" or len(names) < count or (not at_least and len(names) != count):
+        raise DataError(f"{path}: {key} must be {count} texts, got {names.dtype} of shape {names.shape}")
+    return tuple(str(name) for name in names)

@@ -1,0 +1,144 @@
+"""Images in folders, one folder per class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+
+from pellucid.core import DataError, Dataset, read_image
+
+from ._rows import spread
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+SPLITS = frozenset({"train", "test", "val", "valid", "validation"})
+MAX_BYTES = 4 * 2**30
+
+
+class ImageFolder(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="folder"
+):
+    """A folder of class folders with PNG or JPEG images, all of one size and either all gray or all in color.
+
+    The folder may hold the class folders itself, or `train` and `test` that do. Classes are numbered in the order of
+    their names. Ids number the images in the order of class and file name.
+
+    Args:
+        path: the folder.
+        skip_corrupt: leave out images that cannot be read, and say so in the note, instead of stopping.
+        limit: read at most so many images, equally many per class, first names first.
+    """
+
+    path: str
+    skip_corrupt: bool = False
+    limit: int | None = None
+
+    def load(self, split: str) -> Dataset:
+        """Return the split with uint8 images `(N, C, H, W)`.
+
+        Raises:
+            DataError: no such split, no class folders, one class, a corrupt image, images of several sizes or modes.
+        """
+        root = Path(self.path)
+        folder = _split_folder(root, split)
+        names = _class_names(root, folder)
+        listed = [(path, k) for k, name in enumerate(names) for path in _images(folder / name)]
+        labels = torch.tensor([label for _, label in listed])
+        if len(torch.unique(labels)) < 2:
+            raise DataError(f"{folder} has images of one class only; an audit compares at least two classes")
+        rows = spread(labels, self.limit)
+        images, kept, skipped = self._read([listed[row][0] for row in rows.tolist()])
+        rows = rows[kept]
+        stacked = torch.from_numpy(np.stack(images))
+        return Dataset(
+            stacked[:, None] if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2).contiguous(),
+            labels[rows],
+            class_names=names,
+            name=root.resolve().name,
+            modality="image",
+            ids=rows,
+            note=_note(skipped),
+        )
+
+    def _read(self, paths: Sequence[Path]) -> tuple[list[np.ndarray], list[int], list[Path]]:
+        """Return the images, which of `paths` they are, and the paths that could not be read."""
+        images: list[np.ndarray] = []
+        kept: list[int] = []
+        skipped: list[Path] = []
+        for row, path in enumerate(paths):
+            try:
+                image = read_image(path)
+            except DataError:
+                if not self.skip_corrupt:
+                    raise
+                skipped.append(path)
+                continue
+            if images:
+                _check_alike(images[0], paths[kept[0]], image, path)
+            elif image.nbytes * len(paths) > MAX_BYTES:
+                fit = MAX_BYTES // image.nbytes
+                raise DataError(f"{len(paths):,} images of {path.parent} do not fit in memory; read at most {fit:,}")
+            images.append(image)
+            kept.append(row)
+        if not images:
+            raise DataError(f"none of the {len(paths)} images in {self.path} can be read")
+        return images, kept, skipped
+
+
+def _split_folder(root: Path, split: str) -> Path:
+    if not root.is_dir():
+        raise DataError(f"{root} does not exist" if not root.exists() else f"{root} is no folder")
+    splits = {path.name for path in _folders(root)}
+    if splits and splits <= SPLITS:
+        if split not in splits:
+            raise DataError(f"{root} has no folder {split!r}; it has {', '.join(sorted(splits))}")
+        return root / split
+    if split == "train":
+        raise DataError(f"{root} is not divided for training; put its class folders into {root}/train and {root}/test")
+    return root
+
+
+def _class_names(root: Path, folder: Path) -> tuple[str, ...]:
+    # Both splits name the classes, so that a class without test images does not renumber the others.
+    homes = _folders(root) if folder != root else [root]
+    names = sorted({path.name for home in homes for path in _folders(home)})
+    if not names:
+        raise DataError(f"{folder} has no class folders; put the images of each class into a folder of its own")
+    empty = [name for name in names if not any((home / name).is_dir() and _images(home / name) for home in homes)]
+    if empty:
+        raise DataError(f"{folder / empty[0]} holds no PNG or JPEG image; remove the folder or add images")
+    return tuple(names)
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def _images(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    files = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in files if not path.name.startswith("."))
+
+
+def _check_alike(first: np.ndarray, first_path: Path, image: np.ndarray, path: Path) -> None:
+    if image.shape[:2] != first.shape[:2]:
+        sizes = f"{first_path} is {_size(first)} and {path} is {_size(image)}"
+        raise DataError(f"the images have several sizes: {sizes} pixels; resize them to one size")
+    if image.ndim != first.ndim:
+        gray, color = (path, first_path) if image.ndim == 2 else (first_path, path)
+        raise DataError(f"gray and color images are mixed: {gray} is gray and {color} in color; convert them to one")
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[1]} x {image.shape[0]}"
+
+
+def _note(skipped: Sequence[Path]) -> str:
+    if not skipped:
+        return ""
+    more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+    return f"{len(skipped)} corrupt images left out: {', '.join(str(path) for path in skipped[:3])}{more}"

@@ -1,0 +1,23 @@
+"""Choosing rows so that all classes are served alike."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+
+def turns(labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """Return how many samples of its own class stand before each sample."""
+    by_class = labels.argsort(stable=True)
+    grouped = labels[by_class].contiguous()
+    turn = torch.empty_like(by_class)
+    turn[by_class] = torch.arange(len(labels)) - torch.searchsorted(grouped, grouped)
+    return turn
+
+
+def spread(labels: Int[Tensor, " n"], limit: int | None) -> Int[Tensor, " m"]:
+    """Return the first rows, class by class in turn, at most `limit` of them, in ascending order."""
+    if limit is None or limit >= len(labels):
+        return torch.arange(len(labels))
+    return turns(labels).argsort(stable=True)[: max(1, limit)].sort().values

@@ -1,0 +1,106 @@
+import gzip
+
+import pytest
+import torch
+
+from pellucid import data
+from pellucid.core import DataError, DataMissing
+from pellucid.data import FashionMNIST, _fashion_mnist, _places
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    """A machine without the full data set."""
+    monkeypatch.setattr(_places, "SYSTEM", tmp_path / "system")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("PELLUCID_DATA", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def small(monkeypatch, nowhere):
+    """A set of the same format with 6 + 4 images, in the folder PELLUCID_DATA names."""
+    monkeypatch.setattr(_fashion_mnist, "COUNTS", {"train": 6, "test": 4})
+    folder = nowhere / "mine"
+    folder.mkdir()
+    digests = {}
+    for prefix, count in (("train", 6), ("t10k", 4)):
+        images = bytes(16) + bytes(k % 256 for k in range(count * 784))
+        labels = bytes(8) + bytes(range(count))
+        for stem, raw in ((f"{prefix}-images-idx3-ubyte", images), (f"{prefix}-labels-idx1-ubyte", labels)):
+            digests[stem] = _fashion_mnist.hashlib.sha256(raw).hexdigest()
+            (folder / f"{stem}.gz").write_bytes(gzip.compress(raw))
+    monkeypatch.setattr(_fashion_mnist, "DECODED", digests)
+    monkeypatch.setenv("PELLUCID_DATA", str(folder))
+    return folder
+
+
+def test_shipped_sample_is_balanced_and_says_what_it_is(nowhere):
+    sample = data.load("fashion-mnist")
+    assert sample.labels.bincount().tolist() == [50] * 10
+    assert sample.inputs.shape == (500, 1, 28, 28)
+    assert sample.inputs.dtype == torch.float32
+    assert 0 <= sample.inputs.min() < sample.inputs.max() == 1
+    assert "shipped sample of 500" in sample.note
+    assert "pellucid data get fashion-mnist" in sample.note
+    assert sample.class_names[0] == "T-shirt/top"
+
+
+def test_a_damaged_sample_is_refused(nowhere, monkeypatch):
+    damaged = nowhere / "sample.npz"
+    damaged.write_bytes(_fashion_mnist.SAMPLE.read_bytes()[:-1])
+    monkeypatch.setattr(_fashion_mnist, "SAMPLE", damaged)
+    with pytest.raises(DataError, match="damaged; install Pellucid again"):
+        data.load("fashion-mnist")
+
+
+def test_the_full_set_is_missing_with_the_command_that_gets_it(nowhere):
+    with pytest.raises(DataMissing, match="`pellucid data get fashion-mnist`"):
+        FashionMNIST().load("test")
+    with pytest.raises(DataMissing, match="PELLUCID_DATA"):
+        data.load("fashion-mnist", split="train")
+
+
+def test_files_are_found_and_read(small):
+    train = FashionMNIST().load("train")
+    assert train.inputs.shape == (6, 1, 28, 28)
+    assert train.inputs.dtype == torch.uint8
+    assert train.inputs[0, 0, 0].tolist() == list(range(28))
+    assert train.labels.tolist() == list(range(6))
+    assert train.ids.tolist() == list(range(6))
+    assert data.load("fashion-mnist").note == ""
+    assert data.verify("fashion-mnist") == small
+
+
+def test_unpacked_files_serve_too(small):
+    for path in list(small.glob("*.gz")):
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    assert len(FashionMNIST().load("test")) == 4
+
+
+def test_a_changed_file_is_read_again_and_refused(small):
+    FashionMNIST().load("test")
+    (small / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(12)))
+    with pytest.raises(DataError, match="not Fashion-MNIST's t10k-labels-idx1-ubyte, or it is damaged"):
+        FashionMNIST().load("test")
+
+
+def test_a_truncated_file_is_refused(small):
+    path = small / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte.gz cannot be read"):
+        FashionMNIST().load("train")
+
+
+def test_unknown_splits_are_refused():
+    with pytest.raises(DataError, match="train and test, not 'dev'"):
+        FashionMNIST().load("dev")
+
+
+def test_the_full_set_is_what_the_sample_was_drawn_from():
+    if _fashion_mnist.find() is None:
+        pytest.skip("the full Fashion-MNIST is not on this machine")
+    full, sample = FashionMNIST().load("test"), _fashion_mnist.load_sample()
+    assert torch.equal(full.inputs[sample.ids], sample.inputs)
+    assert torch.equal(full.labels[sample.ids], sample.labels)
