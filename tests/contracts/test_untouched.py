@@ -1,0 +1,282 @@
+"""Never changed: after every public call the user's model and the global random states are as they were.
+
+One table says how each public function that takes a model is called. The model makes it hard: it counts its calls in a
+buffer, draws from all global generators, mixes train and eval flags and frozen and trained parameters, holds gradients,
+has hooks, and, in half of the tests, raises in the middle.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import random
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pellucid import attacks, audits, core, explain, games, metrics
+from pellucid.core import Stream, Subject
+
+PACKAGES = ("core", "games", "attacks", "metrics", "explain", "audits")
+
+
+class Stubborn(nn.Module):
+    """A classifier of `(b, 1, 12, 12)` images that leaves traces wherever it can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 3, 3, stride=3), nn.BatchNorm2d(3), nn.ReLU(), nn.Dropout(0.3), nn.Flatten(), nn.Linear(48, 4)
+        )
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("last", torch.zeros(()))
+        self.calls, self.fails_at = 0, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.seen += len(x)  # changes a buffer in place
+        self.last = x.detach().mean()  # puts another tensor in a buffer's place
+        torch.rand(2), np.random.rand(2), random.random()  # noqa: NPY002 - moves every global generator
+        if self.calls == self.fails_at:
+            raise RuntimeError("the model failed on purpose")
+        return self.body(x)
+
+
+@dataclass
+class Scene:
+    """What a case needs: a model, samples and a stream."""
+
+    model: Stubborn
+    other: Stubborn
+    x: Tensor
+    y: Tensor
+    rng: Stream
+
+    @property
+    def masker(self) -> games.Patches:
+        return games.Patches((2, 2), fill="zero")
+
+    @property
+    def game(self) -> games.ModelGame:
+        return games.ModelGame(self.model, self.x[0], self.masker, games.log_odds(int(self.y[0])), batch_size=4)
+
+    @property
+    def subject(self) -> Subject:
+        """A subject whose checks do not count as calls."""
+        fails_at, self.model.fails_at = self.model.fails_at, 0
+        subject = Subject(self.model, self.x, self.y, surrogates={"other": self.other})
+        self.model.calls, self.model.fails_at = 0, fails_at
+        return subject
+
+
+Case = Callable[[Scene], Any]
+
+
+def _attack_at(radius: float) -> attacks.PGD:
+    return attacks.PGD(attacks.Linf(radius), steps=3)
+
+
+def _keep(scene: Scene) -> Tensor:
+    return games.coalitions(scene.game.n_players)
+
+
+CALLS: dict[str, Case] = {
+    "core.Subject": lambda s: Subject(s.model, s.x, s.y, surrogates={"other": s.model}),
+    "core.Subject.logits": lambda s: s.subject.logits(batch_size=2),
+    "core.Subject.take": lambda s: s.subject.take(torch.tensor([1])),
+    "core.Subject.digest": lambda s: s.subject.digest(),
+    "core.device_of": lambda s: core.device_of(s.model),
+    "core.evaluating": lambda s: _borrow(s),
+    "games.ModelGame": lambda s: [s.game(_keep(s)[:5]), s.game(_keep(s))],
+    "games.Counted": lambda s: games.Counted(s.game)(_keep(s)),
+    "games.Memoized": lambda s: games.Memoized(s.game)(_keep(s)),
+    "games.table": lambda s: games.table(s.game),
+    "games.harsanyi": lambda s: games.harsanyi(s.game),
+    "games.shapley": lambda s: games.shapley(s.game),
+    "games.pair_interactions": lambda s: games.pair_interactions(s.game),
+    "games.pair_orders": lambda s: games.pair_orders(s.game, [torch.arange(4)], [0, 1, 2], contexts=5, rng=s.rng),
+    "games.interaction_strength": lambda s: games.interaction_strength(s.game, [0, 1, 2], budget=200, rng=s.rng),
+    "games.size_curve": lambda s: games.size_curve(s.game, permutations=5, rng=s.rng),
+    "games.noise_floor": lambda s: games.noise_floor(s.game, rng=s.rng, probes=8),
+    "attacks.PGD": lambda s: attacks.PGD(attacks.Linf(0.1), steps=3)(s.model, s.x, s.y, rng=s.rng),
+    "attacks.RandomSearch": lambda s: attacks.RandomSearch(attacks.L2(0.5), draws=3)(s.model, s.x, s.y, rng=s.rng),
+    "metrics.attacked": lambda s: metrics.attacked(s.model, s.x, s.y, _attack_at(0.1), rng=s.rng, batch_size=2),
+    "metrics.feature_diversity": lambda s: metrics.feature_diversity(s.model, s.x, s.y, batch_size=2),
+    "metrics.more_steps": lambda s: metrics.more_steps(
+        s.model, s.x, s.y, lambda steps: attacks.PGD(attacks.Linf(0.1), steps=steps), [2, 4], rng=s.rng
+    ),
+    "metrics.random_search_beats": lambda s: metrics.random_search_beats(
+        s.model, s.x, s.y, _attack_at(0.1), attacks.RandomSearch(attacks.Linf(0.1), draws=3), rng=s.rng
+    ),
+    "metrics.robustness_curve": lambda s: metrics.robustness_curve(
+        s.model, s.x, s.y, _attack_at, [0.05, 0.1], rng=s.rng, bisections=1, batch_size=2
+    ),
+    "metrics.transfer_accuracy": lambda s: metrics.transfer_accuracy(s.model, s.x, s.y, batch_size=2),
+    "explain.bottleneck": lambda s: explain.bottleneck(
+        s.model,
+        s.x[:2],
+        s.y[:2],
+        games.Patches(3, fill="zero"),
+        ratios=(0.0, 0.5, 1.0),
+        blocks=1,
+        contexts=2,
+        rng=s.rng,
+    ),
+    "explain.concepts": lambda s: explain.concepts(s.model, s.x[0], int(s.y[0]), s.masker, rng=s.rng),
+    "explain.signed_order_curve": lambda s: explain.signed_order_curve(
+        s.model, s.x[:2], s.y[:2], s.masker, permutations=4, bins=3, rng=s.rng
+    ),
+    "audits.plan": lambda s: audits.plan(s.subject, budget=5000),
+    "audits.seconds_per_evaluation": lambda s: audits.seconds_per_evaluation(s.subject, patience=0.01),
+    "audits.audit": lambda s: _audit(s),
+}
+PROBES: dict[str, Case] = {
+    f"probe {name}": lambda s, probe=probe: probe(s.subject, 60_000, s.rng) for name, probe in audits.PROBES.items()
+}
+
+
+def _audit(scene: Scene) -> None:
+    report = audits.audit(scene.subject, budget=60_000, quick=True)
+    assert scene.model.fails_at or not report.failed
+
+
+def _borrow(scene: Scene) -> None:
+    with core.evaluating(scene.model):
+        for _ in range(4):
+            scene.model(scene.x)
+
+
+# -- which public names take a model? -----------------------------------------------------------------------------
+
+_NAMES = {"model", "subject", "game"}
+_TYPES = re.compile(r"\b(Model|Module|Subject|Game)\b")
+
+
+def _takes_model(function: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(
+        (parameter.name in _NAMES and "str" not in str(parameter.annotation))
+        or _TYPES.search(str(parameter.annotation))
+        for parameter in parameters
+    )
+
+
+def _public() -> set[str]:
+    """Every public name that is called with a model: functions, classes made from one, and classes called with one."""
+    found = {f"core.Subject.{name}" for name, value in vars(Subject).items() if name[0] != "_" and callable(value)}
+    for package in PACKAGES:
+        module = importlib.import_module(f"pellucid.{package}")
+        for name in module.__all__:
+            value = getattr(module, name)
+            if not callable(value) or getattr(value, "_is_protocol", False):
+                continue
+            if not getattr(value, "__module__", "").startswith("pellucid"):
+                continue
+            called = [value, value.__call__] if inspect.isclass(value) and "__call__" in vars(value) else [value]
+            if any(map(_takes_model, called)):
+                found.add(f"{package}.{name}")
+    return found
+
+
+def test_every_public_function_that_takes_a_model_is_tested_here():
+    assert _public() == set(CALLS)
+
+
+# -- the contract -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scene(rng: Stream) -> Scene:
+    with rng.child("weights").forked():
+        model, other = Stubborn(), Stubborn()
+        x = rng.child("x").uniform((5, 1, 12, 12))
+        model(x).sum().backward()
+    model.body[4].eval()
+    model.body[0].weight.requires_grad_(False)
+    model.body[1].eval()
+    model.body[5].register_forward_hook(lambda *_: None)
+    model.body[2].register_forward_pre_hook(lambda *_: None)
+    model.body[5].register_full_backward_hook(lambda *_: None)
+    model.calls = 0
+    return Scene(model, other, x, rng.child("y").integers(4, (5,)), rng.child("case"))
+
+
+_HOOKS = (
+    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called", "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)  # fmt: skip
+
+
+def _look(scene: Scene) -> dict[str, Any]:
+    """Everything that must not change, as comparable values."""
+    seen: dict[str, Any] = {
+        "inputs": scene.x.tolist(),
+        "labels": scene.y.tolist(),
+        "torch generator": torch.get_rng_state().tolist(),
+        "numpy generator": str(np.random.get_state(legacy=False)),  # noqa: NPY002
+        "python generator": random.getstate(),
+        "gradients enabled": torch.is_grad_enabled(),
+        "default dtype": torch.get_default_dtype(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "tf32": (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32),
+        "threads": torch.get_num_threads(),
+    }
+    both = nn.ModuleDict({"model": scene.model, "other": scene.other})
+    for name, tensor in (*both.named_parameters(), *both.named_buffers()):
+        seen[f"{name} is the same object"] = id(tensor)
+        seen[f"{name} values"] = tensor.tolist()
+        seen[f"{name} requires_grad"] = tensor.requires_grad
+        seen[f"{name} grad"] = None if tensor.grad is None else (id(tensor.grad), tensor.grad.tolist())
+    for name, module in [*scene.model.named_modules(), *scene.other.named_modules(prefix="other")]:
+        seen[f"{name} training"] = module.training
+        seen[f"{name} hooks"] = {kind: list(getattr(module, kind)) for kind in _HOOKS}
+        seen[f"{name} attributes"] = sorted(set(vars(module)))
+    return seen
+
+
+def _assert_same(before: dict[str, Any], after: dict[str, Any]) -> None:
+    changed = [key for key in before if before[key] != after.get(key)] + [key for key in after if key not in before]
+    assert not changed
+
+
+@pytest.mark.parametrize("name", [*CALLS, *PROBES])
+def test_a_call_changes_nothing(scene: Scene, name: str) -> None:
+    before = _look(scene)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        {**CALLS, **PROBES}[name](scene)
+    _assert_same(before, _look(scene))
+
+
+@pytest.mark.parametrize("fails_at", [1, 2, 3])
+@pytest.mark.parametrize("name", [*CALLS, *PROBES])
+def test_a_call_that_raises_changes_nothing(scene: Scene, name: str, fails_at: int) -> None:
+    scene.model.fails_at = fails_at
+    before = _look(scene)
+    try:
+        {**CALLS, **PROBES}[name](scene)
+    except Exception as error:  # whatever becomes of the failure, it must be the model's
+        assert "on purpose" in str(error)  # noqa: PT017 - some calls need fewer than `fails_at` batches
+    else:
+        # Either the model was not called that often, or an audit noted the failure and went on.
+        assert scene.model.calls < fails_at or name.startswith("audits.")
+    _assert_same(before, _look(scene))
+
+
+def test_the_model_does_leave_traces_when_nobody_guards_it(scene: Scene) -> None:
+    before = _look(scene)
+    scene.model(scene.x)
+    after = _look(scene)
+    changed = {key for key in before if before[key] != after[key]}
+    assert {"model.seen values", "model.last is the same object", "torch generator", "python generator"} <= changed
