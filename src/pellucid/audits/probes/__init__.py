@@ -14,7 +14,7 @@ from ._concepts import Concepts
 from ._diversity import FeatureDiversity
 from ._robustness import Robustness
 
-__all__ = ["PROBES"]
+__all__ = ["PROBES", "Accuracy", "Bottleneck", "Calibration", "Concepts", "FeatureDiversity", "Robustness"]
 
 PROBES: Mapping[str, Probe] = MappingProxyType(
     {
