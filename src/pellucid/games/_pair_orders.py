@@ -242,8 +242,11 @@ def _combine(plan: Design, parts: Sequence[tuple[Tensor, Tensor]], g: int) -> tu
     values = (A * (D - center) + expected * center).sum(0)
     # D varies over contexts with one deviation per pair; K_eff contexts carry it, by the planned weights.
     spread = (A * (D - moment / mass.clamp_min(1e-300)).square()).sum(0)
-    counts = A.square().sum(0) / mass.square().clamp_min(1e-300)
-    variance = spread / (mass * (1 - counts)).clamp_min(1e-300)
+    # A pair that got one context only (its freedom is zero) borrows the deviation of the others.
+    freedom = mass - A.square().sum(0) / mass.clamp_min(1e-300)
+    known = freedom > 1e-9 * mass
+    pooled = torch.where(known, spread, 0.0).sum(0) / torch.where(known, freedom, 0.0).sum(0)
+    variance = torch.where(known, spread / freedom.clamp_min(1e-300), pooled)
     effective = sum(s.draws * s.weight**2 * _member(s.usable, g) for s in plan.strata)
     return values, (variance * effective).sqrt()
 
