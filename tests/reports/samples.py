@@ -24,9 +24,17 @@ from pellucid.reports import Comparison, Difference, Failed, Planned, Report, Sk
 
 HOSTILE = "<script>alert('owned')</script><img src=x onerror=alert(1)>"
 CLASSES = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
-    "Sandal", HOSTILE, "מעיל גשם", "Ankle boot with a name that somebody did not keep short", "鞋 & “bag”",
-)  # fmt: skip
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    HOSTILE,
+    "מעיל גשם",
+    "Ankle boot with a name that somebody did not keep short",
+    "鞋 & “bag”",
+)
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
@@ -60,7 +68,13 @@ def accuracy(classes: tuple[str, ...] = CLASSES) -> Finding:
         question="How often is the model right on these samples, and where is it wrong?",
         answer=f"It is right on 91.4% of the samples; {classes[6]} is its hardest class.",
         measure=Measure(
-            name="accuracy", label="Accuracy", value=91.4, low=88.6, high=93.6, unit="%", better="higher",
+            name="accuracy",
+            label="Accuracy",
+            value=91.4,
+            low=88.6,
+            high=93.6,
+            unit="%",
+            better="higher",
             usual="90 to 93% for small networks on this data",
         ),
         level="fine",
@@ -68,35 +82,59 @@ def accuracy(classes: tuple[str, ...] = CLASSES) -> Finding:
         advice=Advice(text="Look at the confident mistakes below: some labels may be wrong."),
         measures=(
             Measure(name="majority_floor", label="Always answering the most frequent class", value=10.0, unit="%"),
-            Measure(name="worst_class_accuracy", label="Accuracy on the hardest class", value=74.0, low=60.4, high=84.1,
-                    unit="%", better="higher"),
+            Measure(
+                name="worst_class_accuracy",
+                label="Accuracy on the hardest class",
+                value=74.0,
+                low=60.4,
+                high=84.1,
+                unit="%",
+                better="higher",
+            ),
             Measure(name="undefined", label="A number that is not defined here", value=None),
         ),
         exhibits=(
             Curve(
-                title="Accuracy by class", x=Axis("Class"), y=Axis("Accuracy", "%"), bars=True, categories=classes,
+                title="Accuracy by class",
+                x=Axis("Class"),
+                y=Axis("Accuracy", "%"),
+                bars=True,
+                categories=classes,
                 lines=(
-                    Line(name="Accuracy", x=(), y=shares, low=tuple(v - 0.06 for v in shares),
-                         high=tuple(min(1.0, v + 0.05) for v in shares)),
+                    Line(
+                        name="Accuracy",
+                        x=(),
+                        y=shares,
+                        low=tuple(v - 0.06 for v in shares),
+                        high=tuple(min(1.0, v + 0.05) for v in shares),
+                    ),
                 ),
                 caption="The thin lines are 95% Wilson intervals.",
             ),
             Heatmap(
-                title="Confusion: true class by answered class", rows=classes, columns=classes, row_label="true class",
-                column_label="answer", values=tuple(tuple(map(float, row)) for row in confusion), caption="Counts.",
+                title="Confusion: true class by answered class",
+                rows=classes,
+                columns=classes,
+                row_label="true class",
+                column_label="answer",
+                values=tuple(tuple(map(float, row)) for row in confusion),
+                caption="Counts.",
             ),
             Gallery(
                 title="Confident mistakes",
                 pictures=tuple(
-                    Picture(pixels=garment(k), title=f"{classes[k % 10]} taken for {classes[(k + 3) % 10]}",
-                            caption=f"{99 - k}% sure, sample {17 * k}")
+                    Picture(
+                        pixels=garment(k),
+                        title=f"{classes[k % 10]} taken for {classes[(k + 3) % 10]}",
+                        caption=f"{99 - k}% sure, sample {17 * k}",
+                    )
                     for k in range(10)
                 ),
             ),
         ),
         provenance=provenance(),
         references=("1708.07747",),
-    )  # fmt: skip
+    )
 
 
 def calibration() -> Finding:
@@ -106,30 +144,41 @@ def calibration() -> Finding:
         name="calibration",
         question="Do its probabilities mean what they say?",
         answer="It is somewhat too sure of itself: where it says 90%, it is right in 84% of the cases.",
-        measure=Measure(name="ece", label="Expected calibration error", value=4.7, low=3.4, high=6.6, unit="%",
-                        better="lower"),
+        measure=Measure(
+            name="ece", label="Expected calibration error", value=4.7, low=3.4, high=6.6, unit="%", better="lower"
+        ),
         level="watch",
         reason="Watch: the error is between 3 and 10%. Above that, thresholds on the probability mislead.",
-        advice=Advice(text="Fit a temperature on held-out data, then audit again.",
-                      command="pellucid audit my_model.py:calibrated fashion-mnist --probe calibration --out audit-2"),
+        advice=Advice(
+            text="Fit a temperature on held-out data, then audit again.",
+            command="pellucid audit my_model.py:calibrated fashion-mnist --probe calibration --out audit-2",
+        ),
         exhibits=(
             Curve(
-                title="Reliability", x=Axis("Stated probability", "%"), y=Axis("Share that is right", "%"),
+                title="Reliability",
+                x=Axis("Stated probability", "%"),
+                y=Axis("Share that is right", "%"),
                 lines=(
                     Line(name="Perfect", x=(0.0, 1.0), y=(0.0, 1.0), role="reference"),
-                    Line(name="Model", x=edges, y=(None, None, *(v**1.25 for v in edges[2:])),
-                         low=(None, None, *(max(0.0, v**1.25 - 0.08) for v in edges[2:])),
-                         high=(None, None, *(min(1.0, v**1.25 + 0.08) for v in edges[2:]))),
+                    Line(
+                        name="Model",
+                        x=edges,
+                        y=(None, None, *(v**1.25 for v in edges[2:])),
+                        low=(None, None, *(max(0.0, v**1.25 - 0.08) for v in edges[2:])),
+                        high=(None, None, *(min(1.0, v**1.25 + 0.08) for v in edges[2:])),
+                    ),
                 ),
             ),
             Table(
-                title="Samples by stated probability", columns=("Stated", "Samples", "Right"), units=("", "", "%"),
+                title="Samples by stated probability",
+                columns=("Stated", "Samples", "Right"),
+                units=("", "", "%"),
                 rows=(("0 to 50%", 12, 0.333), ("50 to 90%", 61, 0.705), ("90 to 100%", 427, 0.951), ("none", 0, None)),
             ),
         ),
         provenance=provenance(bins=15),
         references=("1706.04599",),
-    )  # fmt: skip
+    )
 
 
 def robustness() -> Finding:
@@ -141,43 +190,86 @@ def robustness() -> Finding:
         name="robustness",
         question="How much may an adversary change an image before the answer turns?",
         answer="At a radius of 0.1 it keeps 22.5% of its right answers; half of them are lost at 0.05 already.",
-        measure=Measure(name="robust_accuracy[linf,0.1]", label="Accuracy under PGD, linf radius 0.1", value=22.5,
-                        low=19.1, high=26.4, unit="%", better="higher", usual="0 to 10% without, 70 to 80% with adversarial training"),
+        measure=Measure(
+            name="robust_accuracy[linf,0.1]",
+            label="Accuracy under PGD, linf radius 0.1",
+            value=22.5,
+            low=19.1,
+            high=26.4,
+            unit="%",
+            better="higher",
+            usual="0 to 10% without, 70 to 80% with adversarial training",
+        ),
         level="weak",
-        reason="Weak: less than half of the clean accuracy is left at the radius that this data is usually attacked with.",
-        advice=Advice(text="Train adversarially; the shipped recipe reaches 76% at this radius in some minutes.",
-                      command="pellucid train recipes/fashion-robust.toml --out runs/robust"),
+        reason="Weak: less than half of the clean accuracy is left at the radius this data is usually attacked with.",
+        advice=Advice(
+            text="Train adversarially; the shipped recipe reaches 76% at this radius in some minutes.",
+            command="pellucid train recipes/fashion-robust.toml --out runs/robust",
+        ),
         measures=tuple(
-            Measure(name=f"robust_accuracy[{space},{r}]", label=f"Accuracy under PGD, {space} radius {r}",
-                    value=100 * v, low=100 * max(0, v - 0.04), high=100 * v + 4, unit="%", better="higher")
-            for space in ("linf", "l2") for r, v in zip(radii, pgd, strict=True)
+            Measure(
+                name=f"robust_accuracy[{space},{r}]",
+                label=f"Accuracy under PGD, {space} radius {r}",
+                value=100 * v,
+                low=100 * max(0, v - 0.04),
+                high=100 * v + 4,
+                unit="%",
+                better="higher",
+            )
+            for space in ("linf", "l2")
+            for r, v in zip(radii, pgd, strict=True)
         ),
         exhibits=(
             Curve(
-                title="Accuracy under attack, linf", x=Axis("Radius"), y=Axis("Accuracy", "%"),
+                title="Accuracy under attack, linf",
+                x=Axis("Radius"),
+                y=Axis("Accuracy", "%"),
                 lines=(
-                    Line(name="PGD, 20 steps", x=radii, y=pgd, low=tuple(max(0.0, v - 0.04) for v in pgd),
-                         high=tuple(v + 0.04 for v in pgd)),
-                    Line(name="Random search, 20 draws", x=radii, y=drawn, low=tuple(v - 0.03 for v in drawn),
-                         high=tuple(min(1.0, v + 0.03) for v in drawn)),
+                    Line(
+                        name="PGD, 20 steps",
+                        x=radii,
+                        y=pgd,
+                        low=tuple(max(0.0, v - 0.04) for v in pgd),
+                        high=tuple(v + 0.04 for v in pgd),
+                    ),
+                    Line(
+                        name="Random search, 20 draws",
+                        x=radii,
+                        y=drawn,
+                        low=tuple(v - 0.03 for v in drawn),
+                        high=tuple(min(1.0, v + 0.03) for v in drawn),
+                    ),
                     Line(name="Always the most frequent class", x=(0.0, 0.3), y=(0.1, 0.1), role="reference"),
                 ),
                 caption="Shaded: 95% Wilson intervals. An attack that finds less than random search would be broken.",
             ),
             Curve(
-                title="Smallest radius that turns the answer", x=Axis("Radius", scale="log"), y=Axis("Samples"),
-                lines=(Line(name="Share", x=tuple(10 ** (k / 250 - 3.0) for k in range(1000)),
-                            y=tuple(500 / (1 + math.exp(-(k - 500) / 90)) for k in range(1000))),),
+                title="Smallest radius that turns the answer",
+                x=Axis("Radius", scale="log"),
+                y=Axis("Samples"),
+                lines=(
+                    Line(
+                        name="Share",
+                        x=tuple(10 ** (k / 250 - 3.0) for k in range(1000)),
+                        y=tuple(500 / (1 + math.exp(-(k - 500) / 90)) for k in range(1000)),
+                    ),
+                ),
             ),
             Gallery(
                 title="Attacked images",
-                pictures=tuple(Picture(pixels=garment(40 + k, 32, color=True), title=f"{FASHION[k]}", caption="turned at 0.06") for k in range(6)),
+                pictures=tuple(
+                    Picture(pixels=garment(40 + k, 32, color=True), title=f"{FASHION[k]}", caption="turned at 0.06")
+                    for k in range(6)
+                ),
             ),
         ),
         provenance=provenance(space="linf, l2"),
         references=("1706.06083", "1802.00420", "Carlini and others, a web page without a number"),
-        cautions=("PGD gives an upper bound: a stronger attack may find more.", "500 samples: the intervals are some points wide."),
-    )  # fmt: skip
+        cautions=(
+            "PGD gives an upper bound: a stronger attack may find more.",
+            "500 samples: the intervals are some points wide.",
+        ),
+    )
 
 
 def bottleneck() -> Finding:
@@ -189,36 +281,59 @@ def bottleneck() -> Finding:
         name="bottleneck",
         question="Which interaction complexities does the model use?",
         answer="Mostly very simple and very complex ones: middle orders carry 21% of the strength.",
-        measure=Measure(name="middle_share", label="Share of middle orders", value=0.213, low=0.197, high=0.231,
-                        better="neither", usual="0.15 to 0.3 for convolutional networks"),
+        measure=Measure(
+            name="middle_share",
+            label="Share of middle orders",
+            value=0.213,
+            low=0.197,
+            high=0.231,
+            better="neither",
+            usual="0.15 to 0.3 for convolutional networks",
+        ),
         level="fine",
         reason="Fine: this shape is usual; it is information, not a fault.",
         exhibits=(
             Curve(
-                title="Strength by order", x=Axis("Order, share of all players", "%"), y=Axis("Strength relative to the mean"),
+                title="Strength by order",
+                x=Axis("Order, share of all players", "%"),
+                y=Axis("Strength relative to the mean"),
                 lines=(
-                    Line(name="Model", x=ratios, y=strength, low=tuple(v - 0.08 for v in strength),
-                         high=tuple(v + 0.1 for v in strength)),
+                    Line(
+                        name="Model",
+                        x=ratios,
+                        y=strength,
+                        low=tuple(v - 0.08 for v in strength),
+                        high=tuple(v + 0.1 for v in strength),
+                    ),
                     Line(name="Sampling noise", x=ratios, y=tuple(0.15 + 0.1 * r for r in ratios), role="noise"),
                 ),
             ),
             Heatmap(
-                title="Order by sample", rows=tuple(f"sample {k}" for k in range(24)),
-                columns=tuple(f"{r:.2f}" for r in ratios), diverging=True,
+                title="Order by sample",
+                rows=tuple(f"sample {k}" for k in range(24)),
+                columns=tuple(f"{r:.2f}" for r in ratios),
+                diverging=True,
                 values=tuple(tuple(None if k == 3 else float(v) for v in draw.normal(0, 1, 21)) for k in range(24)),
-                row_label="sample", column_label="order",
+                row_label="sample",
+                column_label="order",
             ),
             Heatmap(
-                title="Which cells interact", rows=("1", "2", "3"), columns=("1", "2", "3", "4"), diverging=True,
-                values=tuple(tuple(None if (r, c) == (1, 1) else float(v) for c, v in enumerate(row))
-                             for r, row in enumerate(draw.normal(0, 0.02, (3, 4)))),
-                row_label="row of the grid", column_label="column of the grid",
+                title="Which cells interact",
+                rows=("1", "2", "3"),
+                columns=("1", "2", "3", "4"),
+                diverging=True,
+                values=tuple(
+                    tuple(None if (r, c) == (1, 1) else float(v) for c, v in enumerate(row))
+                    for r, row in enumerate(draw.normal(0, 0.02, (3, 4)))
+                ),
+                row_label="row of the grid",
+                column_label="column of the grid",
                 caption="Mean interaction with all other cells.",
             ),
         ),
         provenance=provenance(grid="8 x 8"),
         references=("2111.06236", "2009.11729"),
-    )  # fmt: skip
+    )
 
 
 def concepts() -> Finding:
@@ -227,7 +342,15 @@ def concepts() -> Finding:
         name="concepts",
         question="Which combinations of regions make its answers?",
         answer="14 combinations explain 96% of the answer's variance over all 4,096 masked versions of a sample.",
-        measure=Measure(name="explained", label="Explained variance, mean of 4 samples", value=96.2, low=95.1, high=97.0, unit="%", better="higher"),
+        measure=Measure(
+            name="explained",
+            label="Explained variance, mean of 4 samples",
+            value=96.2,
+            low=95.1,
+            high=97.0,
+            unit="%",
+            better="higher",
+        ),
         level="fine",
         reason="Fine: few patterns reproduce the model on nearly all masked inputs.",
         exhibits=(
@@ -235,10 +358,18 @@ def concepts() -> Finding:
                 title="The strongest concepts of four samples",
                 pictures=tuple(
                     Picture(
-                        pixels=garment(70 + k), title=FASHION[k], caption=f"log-odds {3.1 + k:.1f}; 12 players", grid=(4, 3),
+                        pixels=garment(70 + k),
+                        title=FASHION[k],
+                        caption=f"log-odds {3.1 + k:.1f}; 12 players",
+                        grid=(4, 3),
                         marks=tuple(
-                            Mark(cells=tuple(np.random.default_rng(9 * k + m).choice(12, 1 + m % 3, replace=False).tolist()),
-                                 weight=(2.31 - 0.4 * m) * (-1) ** (m % 3 == 2), label=f"{1 + m % 3} of 12 regions together" if m % 3 else "alone")
+                            Mark(
+                                cells=tuple(
+                                    np.random.default_rng(9 * k + m).choice(12, 1 + m % 3, replace=False).tolist()
+                                ),
+                                weight=(2.31 - 0.4 * m) * (-1) ** (m % 3 == 2),
+                                label=f"{1 + m % 3} of 12 regions together" if m % 3 else "alone",
+                            )
                             for m in range(5)
                         ),
                     )
@@ -246,19 +377,28 @@ def concepts() -> Finding:
                 ),
             ),
             Curve(
-                title="Explained variance by number of patterns", x=Axis("Patterns kept"), y=Axis("Explained variance", "%"),
+                title="Explained variance by number of patterns",
+                x=Axis("Patterns kept"),
+                y=Axis("Explained variance", "%"),
                 lines=tuple(
-                    Line(name=FASHION[k], x=tuple(float(i) for i in range(1, 81)),
-                         y=tuple(1 - math.exp(-i / (4 + 3 * k)) for i in range(1, 81)))
+                    Line(
+                        name=FASHION[k],
+                        x=tuple(float(i) for i in range(1, 81)),
+                        y=tuple(1 - math.exp(-i / (4 + 3 * k)) for i in range(1, 81)),
+                    )
                     for k in range(4)
                 ),
             ),
-            Table(title="Patterns of sample 12", columns=("Regions", "Effect", "Rank", "Of all strength"), units=("", "", "", "%"),
-                  rows=tuple((f"{k}, {k + 3}", 2.31 / (k + 1) * (-1) ** k, k + 1, 0.31 / (k + 1)) for k in range(20))),
+            Table(
+                title="Patterns of sample 12",
+                columns=("Regions", "Effect", "Rank", "Of all strength"),
+                units=("", "", "", "%"),
+                rows=tuple((f"{k}, {k + 3}", 2.31 / (k + 1) * (-1) ** k, k + 1, 0.31 / (k + 1)) for k in range(20)),
+            ),
         ),
         provenance=provenance(grid="3 x 4"),
         references=("2111.06206",),
-    )  # fmt: skip
+    )
 
 
 def diversity() -> Finding:
@@ -268,13 +408,23 @@ def diversity() -> Finding:
         name="feature-diversity",
         question="Do different samples look different inside?",
         answer="Yes: the features of different classes become less alike layer by layer.",
-        measure=Measure(name="similarity", label="Mean cosine similarity at the last layer", value=0.31, low=0.29, high=0.33,
-                        better="lower"),
+        measure=Measure(
+            name="similarity",
+            label="Mean cosine similarity at the last layer",
+            value=0.31,
+            low=0.29,
+            high=0.33,
+            better="lower",
+        ),
         level="fine",
         reason="Fine: below 0.9 in every layer.",
         exhibits=(
             Curve(
-                title="Similarity by layer", x=Axis("Layer"), y=Axis("Mean cosine similarity"), bars=True, categories=layers,
+                title="Similarity by layer",
+                x=Axis("Layer"),
+                y=Axis("Mean cosine similarity"),
+                bars=True,
+                categories=layers,
                 lines=(
                     Line(name="Within classes", x=(), y=(0.9, 0.85, 0.8, 0.76, None, 0.7)),
                     Line(name="Between classes", x=(), y=(0.88, 0.79, 0.66, 0.5, 0.4, 0.31)),
@@ -288,7 +438,7 @@ def diversity() -> Finding:
         ),
         provenance=provenance(),
         references=("2112.00980",),
-    )  # fmt: skip
+    )
 
 
 def report(*, classes: tuple[str, ...] = CLASSES, model: str = "fashion-standard", complete: bool = True) -> Report:
@@ -297,23 +447,44 @@ def report(*, classes: tuple[str, ...] = CLASSES, model: str = "fashion-standard
     return Report(
         pellucid_version="0.1.0",
         subject=SubjectCard(
-            model=model, data="fashion-mnist", modality="image", n_samples=500, n_classes=10, class_names=classes,
-            input_shape=(1, 28, 28), parameters=341_098, digests={"model": "ab" * 32, "data": "cd" * 32},
+            model=model,
+            data="fashion-mnist",
+            modality="image",
+            n_samples=500,
+            n_classes=10,
+            class_names=classes,
+            input_shape=(1, 28, 28),
+            parameters=341_098,
+            digests={"model": "ab" * 32, "data": "cd" * 32},
             notes=("The 500 images are the balanced sample that ships with Pellucid, not the full test set.",),
         ),
         settings={"budget": 400_000, "seed": 0, "quick": False, "samples": None},
         plan=tuple(
-            Planned(probe=f.probe, question=f.question, least=1000 * k, wanted=20_000 * k, granted=10_000 * k,
-                    memory=3 * 2**20 * 17**k, remark="exact" if k % 2 else "")
+            Planned(
+                probe=f.probe,
+                question=f.question,
+                least=1000 * k,
+                wanted=20_000 * k,
+                granted=10_000 * k,
+                memory=3 * 2**20 * 17**k,
+                remark="exact" if k % 2 else "",
+            )
             for k, f in enumerate(findings)
         ),
         findings=findings,
-        skipped=(Skipped(probe="transfer", question="Do attacks on another model carry over?",
-                         reason="There is no second model; give one with --surrogate."),),
-        failed=() if complete else (Failed(probe="broken", question="Does it work?", error="ZeroDivisionError: division by zero"),),
+        skipped=(
+            Skipped(
+                probe="transfer",
+                question="Do attacks on another model carry over?",
+                reason="There is no second model; give one with --surrogate.",
+            ),
+        ),
+        failed=()
+        if complete
+        else (Failed(probe="broken", question="Does it work?", error="ZeroDivisionError: division by zero"),),
         complete=complete,
         command="pellucid audit fashion-standard fashion-mnist --budget 400000 --seed 0",
-    )  # fmt: skip
+    )
 
 
 def comparison() -> Comparison:
@@ -322,23 +493,46 @@ def comparison() -> Comparison:
     first = before.findings[2].exhibits[0]
     assert isinstance(first, Curve)
     curve = Curve(
-        title="Accuracy under attack, linf", x=first.x, y=first.y, caption="Shaded: 95% intervals.",
+        title="Accuracy under attack, linf",
+        x=first.x,
+        y=first.y,
+        caption="Shaded: 95% intervals.",
         lines=(
-            Line(name="fashion-standard", x=first.lines[0].x, y=first.lines[0].y, low=first.lines[0].low, high=first.lines[0].high),
-            Line(name="fashion-robust", x=first.lines[1].x, y=first.lines[1].y, low=first.lines[1].low, high=first.lines[1].high),
+            Line(
+                name="fashion-standard",
+                x=first.lines[0].x,
+                y=first.lines[0].y,
+                low=first.lines[0].low,
+                high=first.lines[0].high,
+            ),
+            Line(
+                name="fashion-robust",
+                x=first.lines[1].x,
+                y=first.lines[1].y,
+                low=first.lines[1].low,
+                high=first.lines[1].high,
+            ),
         ),
-    )  # fmt: skip
+    )
 
     def difference(
         label: str, a: float | None, b: float | None, verdict: str, *, unit: str = "%", p: float | None = 0.003
     ) -> Difference:
         known = a is not None and b is not None
         return Difference(
-            probe="robustness" if "PGD" in label else "accuracy", name=label, label=label,
-            before=Measure(name=label, label=label, value=a, unit=unit), after=Measure(name=label, label=label, value=b, unit=unit),
-            difference=b - a if known else None, low=b - a - 3 if known else None, high=b - a + 3 if known else None, p_value=p,
-            n=500 if p is not None else 0, test="McNemar, exact" if p is not None else "", verdict=verdict,
-        )  # fmt: skip
+            probe="robustness" if "PGD" in label else "accuracy",
+            name=label,
+            label=label,
+            before=Measure(name=label, label=label, value=a, unit=unit),
+            after=Measure(name=label, label=label, value=b, unit=unit),
+            difference=b - a if known else None,
+            low=b - a - 3 if known else None,
+            high=b - a + 3 if known else None,
+            p_value=p,
+            n=500 if p is not None else 0,
+            test="McNemar, exact" if p is not None else "",
+            verdict=verdict,
+        )
 
     return Comparison(
         before=before,
@@ -351,7 +545,7 @@ def comparison() -> Comparison:
             difference("Accuracy on a class that is not there", None, 40.0, "no clear difference", p=None),
         ),
         exhibits=(curve,),
-        answer="fashion-robust keeps 53.6 points more of its right answers under attack and gives up 6.2 points without.",
+        answer="fashion-robust keeps 53.6 points more of its right answers under attack and loses 6.2 points without.",
         cautions=("The two audits rest on the same 500 samples.",),
         command="pellucid compare audit-standard audit-robust --out compare",
     )

@@ -126,11 +126,6 @@ def cell(value: str | int | float | None, unit: str, places: int) -> str:
     return f"{text} {unit}".replace("-", MINUS) if unit else text.replace("-", MINUS)
 
 
-def listed(words: Sequence[str]) -> str:
-    """Join words as a sentence does."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
-
-
 def title(probe: str) -> str:
     """Return a probe's name as a heading."""
     return probe.replace("-", " ").replace("_", " ").capitalize()

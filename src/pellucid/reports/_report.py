@@ -15,11 +15,26 @@ import msgspec
 import numpy as np
 import torch
 
-from pellucid.core import Curve, Exhibit, Finding, Heatmap, Measure, Number, Picture, RunError, Table
-
-from ._storage import read_json, read_pixels, write
+from pellucid.core import (
+    Curve,
+    DataError,
+    Exhibit,
+    Finding,
+    Heatmap,
+    Measure,
+    Number,
+    Picture,
+    RunError,
+    Table,
+    read_tensors,
+    read_text,
+    write_atomic,
+    write_tensors,
+)
 
 SCHEMA_VERSION = 1
+
+MAX_JSON = 256 * 2**20  # bytes of a report.json
 
 SCHEMA_ID = "https://pellucid.readthedocs.io/reference/report-schema-1.json"
 
@@ -219,6 +234,12 @@ def encode(report: Report | Comparison) -> tuple[bytes, dict[str, np.ndarray]]:
         arrays[name] = np.ascontiguousarray(value)
         return {"array": name}
 
+    # Read back once: wrong types are found before they are written, and 0 becomes 0.0 where a float belongs.
+    data = msgspec.json.encode(report, enc_hook=hook)
+    try:
+        report = msgspec.json.decode(data, type=type(report), dec_hook=lambda _, value: arrays[value["array"]])
+    except msgspec.ValidationError as error:
+        raise ValueError(f"the report does not fit its own schema: {error}") from None
     data = msgspec.json.encode(report, enc_hook=hook, order="deterministic")
     return msgspec.json.format(data, indent=1) + b"\n", arrays
 
@@ -325,7 +346,12 @@ def _save(report: Report | Comparison, folder: Path) -> Path:
     check(report)
     data, arrays = encode(report)
     page = write_html(report)
-    return write(folder, data, {name: torch.from_numpy(array) for name, array in arrays.items()}, page)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Arrays first: a report.json never names what is not there yet.
+    write_tensors(folder / "arrays.safetensors", {name: torch.from_numpy(array) for name, array in arrays.items()})
+    write_atomic(folder / "report.json", data)
+    write_atomic(folder / "index.html", page)
+    return folder / "index.html"
 
 
 class _Header(msgspec.Struct):
@@ -342,7 +368,7 @@ def _json_path(path: Path) -> Path:
 
 def _header(path: Path) -> _Header:
     try:
-        header = msgspec.json.decode(read_json(path), type=_Header)
+        header = msgspec.json.decode(read_text(path, max_bytes=MAX_JSON), type=_Header)
     except (msgspec.DecodeError, RecursionError) as error:
         raise RunError(f"{path} is not a Pellucid report: {error}") from None
     if header.schema_version != SCHEMA_VERSION:
@@ -364,7 +390,7 @@ def _load(path: Path, kind: type[AnyReport]) -> AnyReport:
 
 
 def _decode(path: Path, kind: type[AnyReport]) -> AnyReport:
-    pixels = read_pixels(path.with_name("arrays.safetensors"))
+    pixels = _pixels(path.with_name("arrays.safetensors"))
 
     def hook(wanted: type, value: Any) -> Any:
         name = value.get("array") if isinstance(value, dict) else None
@@ -373,8 +399,18 @@ def _decode(path: Path, kind: type[AnyReport]) -> AnyReport:
         return pixels[name]
 
     try:
-        report = msgspec.json.decode(read_json(path), type=kind, dec_hook=hook)
+        report = msgspec.json.decode(read_text(path, max_bytes=MAX_JSON), type=kind, dec_hook=hook)
         check(report)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise RunError(f"{path} is not a sound report: {error}") from None
     return report
+
+
+def _pixels(path: Path) -> dict[str, np.ndarray]:
+    if not path.exists():
+        return {}
+    tensors = read_tensors(path)
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.uint8:
+            raise DataError(f"{path} holds {name!r} of type {tensor.dtype}; pictures are uint8")
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
