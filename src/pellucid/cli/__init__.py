@@ -33,10 +33,10 @@ COMMANDS: dict[str, Command] = {
         "_models:show_model", "Show a model's card: what it is, how it was made and how good it is."
     ),
     "data list": Command("_data:list_data", "List the data sets Pellucid knows and whether they are here."),
-    "data get": Command("_data:get_data", "Download a data set and check its digests."),
+    "data get": Command("_data:get_data", "Download a data set into the user's cache and check its digests."),
     "data verify": Command("_data:verify_data", "Check the files of a data set against their digests."),
     "recipes list": Command("_recipes:list_recipes", "List the training recipes that ship with Pellucid."),
-    "recipes show": Command("_recipes:show_recipe", "Print a training recipe."),
+    "recipes show": Command("_recipes:show_recipe", "Print a training recipe, as a file to start your own from."),
     "probes list": Command("_probes:list_probes", "List the questions an audit can ask."),
     "doctor": Command("_doctor:doctor", "Check this installation and say what is missing."),
 }
