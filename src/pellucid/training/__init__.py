@@ -3,7 +3,7 @@
 from ._attack import AttackSettings
 from ._events import Event, OnEvent
 from ._optimizers import OPTIMIZERS, SCHEDULES, SGD, Adam, Constant, Cosine, OneCycle
-from ._recipe import OBJECTIVES, FinalTest, Recipe, shipped_recipes
+from ._recipe import OBJECTIVES, FinalTest, Recipe, find_recipe, shipped_recipes
 from ._run import Run
 from ._trainer import train
 from ._weighting import WEIGHTINGS, FixedWeighting
@@ -28,6 +28,7 @@ __all__ = [
     "Recipe",
     "Run",
     "Standard",
+    "find_recipe",
     "shipped_recipes",
     "train",
 ]

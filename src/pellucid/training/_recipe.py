@@ -50,6 +50,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         test: what is measured at the end.
         precision: "bf16" computes the objective under autocast.
         seed: root of all randomness.
+        license: of the weights and the data, for the model card.
     """
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
@@ -64,6 +65,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     test: FinalTest = FinalTest()
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
+    license: str = ""
 
     @classmethod
     def load(cls, path: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
@@ -76,7 +78,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Raises:
             RecipeError: no such recipe, not TOML, an unknown key or kind, or a value out of range.
         """
-        file = _find(path)
+        file = find_recipe(path)
         try:
             raw = tomllib.loads(read_text(file))
         except tomllib.TOMLDecodeError as error:
@@ -110,7 +112,12 @@ def shipped_recipes() -> dict[str, Path]:
     return {} if folder is None else {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
-def _find(path: str | Path) -> Path:
+def find_recipe(path: str | Path) -> Path:
+    """Return the file of a recipe: `path` itself, or the shipped recipe of that name.
+
+    Raises:
+        RecipeError: there is neither.
+    """
     file = Path(path)
     if file.is_file():
         return file

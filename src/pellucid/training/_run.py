@@ -126,7 +126,7 @@ def write_card(
         "bounds": None if dataset.bounds is None else list(dataset.bounds),
         "input_shape": list(dataset.inputs.shape[1:]),
         "data": f"{dataset.name}, {len(dataset):,} training samples",
-        "license": "as chosen by who trained it",
+        "license": recipe.license or "not stated",
         "recipe": recipe.name,
         "command": folder.manifest["command"],
         "hardware": hardware(device),

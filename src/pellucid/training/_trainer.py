@@ -194,7 +194,7 @@ def _check_fit(recipe: Recipe, model: nn.Module, data: Dataset, parallel: Parall
             f"batch_size is {recipe.batch_size}, which {parallel.world} processes cannot share equally; "
             f"use {recipe.batch_size // parallel.world * parallel.world or parallel.world}"
         )
-    if int(data.labels.max()) >= len(data.class_names):
+    if data.class_names and int(data.labels.max()) >= len(data.class_names):
         raise RecipeError(f"{data.name} has the label {int(data.labels.max())} but {len(data.class_names)} classes")
     try:
         with torch.no_grad():
@@ -212,8 +212,8 @@ def _check_same(folder: Path, recipe: Recipe) -> None:
     """Refuse to continue a folder that was begun with another recipe."""
     if not (folder / RECIPE).is_file():
         return
-    before, now = _flat(read_json(folder / RECIPE)), _flat(recipe.to_dict())
-    changed = sorted(key for key in before | now if before.get(key) != now.get(key))
+    before, now = _flat(Recipe.parse(read_json(folder / RECIPE)).to_dict()), _flat(recipe.to_dict())
+    changed = sorted(key for key in before | now if before.get(key) != now.get(key) and key != "license")
     if changed:
         key = changed[0]
         raise RunError(
