@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -90,7 +91,10 @@ def _call(name: str, arguments: list[str]) -> int:
     import tyro
 
     style = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
-    code: int = tyro.cli(_load(COMMANDS[name]), prog=f"pellucid {name}", args=arguments, config=style)
+    function = _load(COMMANDS[name])
+    # tyro keeps the line breaks of an argument's text, which are where the source's lines happen to end.
+    function.__doc__ = re.sub(r"\n {12,}(?=\S)", " ", function.__doc__ or "")
+    code: int = tyro.cli(function, prog=f"pellucid {name}", args=arguments, config=style)
     return code
 
 
