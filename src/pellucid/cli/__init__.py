@@ -88,12 +88,15 @@ def _run(argv: list[str]) -> int:
 
 
 def _call(name: str, arguments: list[str]) -> int:
+    import inspect
+
     import tyro
 
     style = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
     function = _load(COMMANDS[name])
-    # tyro keeps the line breaks of an argument's text, which are where the source's lines happen to end.
-    function.__doc__ = re.sub(r"\n {12,}(?=\S)", " ", function.__doc__ or "")
+    for layer in (function, inspect.unwrap(function)):
+        # tyro keeps the line breaks of an argument's text, which are where the source's lines happen to end.
+        layer.__doc__ = re.sub(r"\n {8,}(?=\S)", " ", inspect.getdoc(layer) or "")
     code: int = tyro.cli(function, prog=f"pellucid {name}", args=arguments, config=style)
     return code
 
