@@ -75,16 +75,23 @@ def calibration(error: float, floor: float) -> Judged:
     )
 
 
-def robustness(clean: float, attacked: float, radius: str, *, trusted: bool) -> Judged:
+def robustness(clean: float, attacked: float, radius: str, *, floor: float, trusted: bool) -> Judged:
     """Judge the share of clean accuracy that an attack of a small radius takes away.
 
     Args:
         clean, attacked: accuracy without attack and under it.
+        floor: accuracy of always answering the most frequent class.
         radius: the radius in words.
         trusted: False when a sanity check of the attack failed.
     """
     if clean <= 0:
         return Judged("weak", "There is no clean accuracy that an attack could lower.")
+    if clean <= floor:
+        return Judged(
+            "watch",
+            f"The clean accuracy is not above the {percent(floor)} of always answering the most frequent class: an "
+            "answer that ignores the input cannot be attacked, and its robustness is worth nothing.",
+        )
     lost = 1 - attacked / clean
     rule = f"The attack at {radius} takes {percent(lost)} of the clean accuracy"
     if lost > LOST_WEAK:

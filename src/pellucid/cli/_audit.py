@@ -135,7 +135,7 @@ def _subject(
         dataset.labels,
         bounds=dataset.bounds,
         modality=dataset.modality,
-        class_names=dataset.class_names,
+        class_names=dataset.class_names or loaded.class_names,
         ids=dataset.ids,
         name=loaded.name,
         data_name=dataset.name,
@@ -148,7 +148,7 @@ def _subject(
 def _strangers(loaded: Loaded, names: tuple[str, ...]) -> list[str]:
     """Return a note when the data calls the classes otherwise than the model: labels may then mean something else."""
     known = loaded.class_names
-    if not known or known == names:
+    if not known or not names or known == names:
         return []
     return [
         f"The model's classes are {', '.join(known)}; the data's are {', '.join(names)}: check that they come in the "

@@ -40,7 +40,8 @@ def compare(
     names = " ".join(shlex.quote(path.name if path.is_absolute() else str(path)) for path in (before, after))
     command = f"pellucid compare {names} --seed {seed}"
     comparison = audits.compare(Report.load(before), Report.load(after), seed=seed, command=command)
-    with RunFolder.create(folder, kind="comparison", command=command) as run:
+    # An earlier comparison may be replaced: it takes no time, and the audits it is made of stay.
+    with RunFolder.create(folder, kind="comparison", command=command, resume=True) as run:
         comparison.save(run.path)
     say(table(("number", "before", "after", "difference", "verdict"), [_row(d) for d in comparison.differences]))
     for caution in comparison.cautions:

@@ -142,7 +142,8 @@ def _cautions(result: Classification, present: list[int]) -> tuple[str, ...]:
     if fewest < 30:
         cautions.append(f"Some class has only {count(fewest, 'sample')}: its own accuracy is a rough figure.")
     if len(present) < len(result.support):
-        cautions.append(f"{count(len(result.support) - len(present), 'class', 'classes')} have no sample here.")
+        absent = count(len(result.support) - len(present), "class", "classes")
+        cautions.append(f"Without a sample here: {absent}.")
     return tuple(cautions)
 
 

@@ -131,7 +131,7 @@ class Concepts:
                 "Masked inputs lie off the data the model was trained on; the patterns describe the model there too.",
                 "Other players or another fill give other patterns: they explain one score under one baseline, "
                 "not causes in the world.",
-                f"{count(len(found), 'sample')} are a look at the model, not a census.",
+                f"Only {count(len(found), 'sample')}: a look at the model, not a census.",
             ),
         )
 
@@ -182,9 +182,9 @@ def _answer(subject: Subject, found: list[Explained], needed: Tensor) -> str:
         return "The score does not change when parts of the input are masked, so there are no concepts."
     parts, every = ("cells" if is_image(subject) else "features"), 2 ** found[0].n_players
     sparse = sum(c.sparse for c in found)
-    who = f"all {len(found)}" if sparse == len(found) else f"{sparse} of {len(found)}"
+    who = f"{sparse} of {count(len(found), 'sample')}"
     answer = (
-        f"For {who} samples at most {MOST_PATTERNS} combinations of the {found[0].n_players} {parts} reproduce "
+        f"For {who}, at most {MOST_PATTERNS} combinations of the {found[0].n_players} {parts} reproduce "
         f"{percent(EXPLAINED)} of the variance of the score over all {every:,} masked versions; on average "
         f"{brief(float(needed.mean()))} are needed."
     )
@@ -259,7 +259,7 @@ def _exhibits(subject: Subject, classes: Tensor, found: list[Explained]) -> list
     if any(c.path.variance for c in found):
         exhibits += [_explained_curve(subject, found), _orders(found)]
         exhibits.append(_table(subject, classes, found, names))
-    return exhibits
+    return [*exhibits, _samples(subject, classes, found)]
 
 
 def _gallery(subject: Subject, classes: Tensor, found: list[Explained], grid: tuple[int, int]) -> Gallery:
@@ -333,6 +333,27 @@ def _orders(found: list[Explained]) -> Curve:
         lines=(Line(name="mean over samples", x=numbers(range(1, players + 1)), y=numbers(shares.mean(0))),),
         bars=True,
         categories=tuple(str(size) for size in range(1, players + 1)),
+    )
+
+
+def _samples(subject: Subject, classes: Tensor, found: list[Explained]) -> Table:
+    rows = [
+        (
+            int(subject.ids[k]),
+            subject.class_names[int(classes[k])],
+            c.score,
+            c.constant,
+            c.needed if c.path.variance else 0,
+            c.explained_variance if c.path.variance else None,
+        )
+        for k, c in enumerate(found)
+    ]
+    return Table(
+        title="How sparse each prediction is",
+        columns=("sample", "answer", "score", "score with all masked", "patterns needed", "explained by those kept"),
+        rows=tuple(rows),
+        units=("", "", "", "", "", "%"),
+        caption=f"Scores are log odds of the answer. Kept are at most {MOST_PATTERNS} patterns.",
     )
 
 

@@ -121,8 +121,8 @@ def _answer(result: Diversity, known: list[int], most: int, dead: float) -> str:
     first, last = result.similarity[known[0]], result.similarity[known[-1]]
     layers = count(len(known), "layer")
     answer = (
-        f"Features of different samples have a mean cosine of {brief(first.all)} in {result.layers[known[0]]}"
-        + (f" and {brief(last.all)} in {result.layers[known[-1]]}" if len(known) > 1 else "")
+        f"Features of different samples have a mean cosine of {brief(first.all)} in layer {result.layers[known[0]]}"
+        + (f" and {brief(last.all)} in layer {result.layers[known[-1]]}" if len(known) > 1 else "")
         + f" ({layers} seen; 1 means that all look the same)."
     )
     reference = result.reference[known[-1]]
@@ -132,7 +132,9 @@ def _answer(result: Diversity, known: list[int], most: int, dead: float) -> str:
     if math.isfinite(last.intra) and math.isfinite(last.inter):
         answer += f" Within a class it is {brief(last.intra)}, between classes {brief(last.inter)}."
     if result.similarity[most].all > _levels.COLLAPSED:
-        answer += f" In {result.layers[most]} almost all inputs look the same ({brief(result.similarity[most].all)})."
+        answer += (
+            f" In layer {result.layers[most]} almost all inputs look the same ({brief(result.similarity[most].all)})."
+        )
     if dead > 0:
         answer += f" In some layer {percent(dead)} of the samples give all-zero features."
     return answer

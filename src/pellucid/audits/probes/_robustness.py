@@ -150,7 +150,7 @@ class Robustness:
         clean = float(curve.correct.double().mean())
         robust, low, high = (float(v[at]) for v in (curve.accuracy.value, curve.accuracy.low, curve.accuracy.high))
         radius = _radius_in_words(made)
-        judged = _levels.robustness(clean, robust, radius, trusted=not failed)
+        judged = _levels.robustness(clean, robust, radius, floor=_floor(subject), trusted=not failed)
         return Finding(
             probe=self.name,
             name=f"robustness-{made.norm}",
@@ -343,6 +343,12 @@ def _answer(
     return answer
 
 
+def _floor(subject: Subject) -> float:
+    """Return the accuracy of always answering the most frequent class."""
+    assert subject.labels is not None
+    return float(subject.labels.bincount().max()) / len(subject)
+
+
 def _half_fooled(curve: RobustnessCurve) -> float | None:
     """Return the radius within which half of the correctly classified samples were fooled, None beyond the last."""
     found = curve.smallest[curve.correct].sort().values
@@ -420,8 +426,7 @@ def _smallest(made: _Plan, curve: RobustnessCurve, rng: Stream) -> Measure:
 def _exhibits(
     subject: Subject, made: _Plan, curve: RobustnessCurve, clean: float, checks: list[_Check]
 ) -> list[Exhibit]:
-    assert subject.labels is not None
-    floor = float(subject.labels.bincount().max()) / len(subject)
+    floor = _floor(subject)
     radii = (0.0, *made.radii)
     exhibits: list[Exhibit] = [
         Curve(
