@@ -99,7 +99,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as nested dictionaries with all defaults written out."""
-        built: dict[str, Any] = msgspec.to_builtins(self)
+        built: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return built
 
 
@@ -174,7 +174,7 @@ def _chosen(raw: dict[str, Any], structs: list[inspect.StructType], path: str) -
     if "kind" not in raw and len(tagged) == 1:
         return structs[0]
     if "kind" not in raw:
-        raise RecipeError(f"{path}kind is missing; the kinds are {', '.join(tagged)}")
+        raise RecipeError(f"{path}kind is missing; the kinds are {', '.join(sorted(tagged))}")
     if raw["kind"] not in tagged:
         raise RecipeError(f"{path}kind is {raw['kind']!r}; {_nearest(str(raw['kind']), tagged)}")
     return tagged[raw["kind"]]

@@ -106,7 +106,8 @@ class _Training:
             for epoch in range(position.epoch, self.recipe.epochs):
                 self._epoch(epoch, log)
                 position = Position(epoch + 1, (epoch + 1) * self.steps_per_epoch, time.perf_counter() - begun)
-                if folder is not None:
+                if folder is not None and log is not None:
+                    log.flush()  # a checkpoint must never be ahead of the log
                     checkpoint.save(folder.path / CHECKPOINTS, position, self.model, self.optimizer, self.weighting)
                 self._tell("checkpoint", position.step, self.steps, epoch)
         self._finish(folder, position)
@@ -224,5 +225,5 @@ def _check_same(folder: Path, recipe: Recipe) -> None:
 
 def _flat(tree: Any, path: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict):
-        return {path.rstrip("."): list(tree) if isinstance(tree, tuple) else tree}
+        return {path.rstrip("."): tree}
     return {key: value for name, branch in tree.items() for key, value in _flat(branch, f"{path}{name}.").items()}
