@@ -98,9 +98,9 @@ def dividends_against_shapiq(rounds: int, players: list[int]) -> str:
     rows = []
     for n in players:
         values = Stream(n).child("bench").normal((1 << n, 1), dtype=torch.float64)[:, 0]
-        weights = 1 << np.arange(n)
+        array, weights = values.numpy(), 1 << np.arange(n)
 
-        def game(keep: np.ndarray, values: np.ndarray = values.numpy(), weights: np.ndarray = weights) -> np.ndarray:
+        def game(keep: np.ndarray, values: np.ndarray = array, weights: np.ndarray = weights) -> np.ndarray:
             return values[keep.astype(np.int64) @ weights]
 
         def peer(n: int = n, game: Callable[[np.ndarray], np.ndarray] = game) -> object:
@@ -130,6 +130,7 @@ def dividends_against_shapiq(rounds: int, players: list[int]) -> str:
 
 
 def main() -> None:
+    """Measure, print and perhaps note."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that everything runs")

@@ -11,13 +11,15 @@ from pellucid.core import Game, Masker, Model, ModelError, Players, Stream, Valu
 from ._games import check_keep
 from ._size_curve import one_sample
 
-_ELEMENTS_PER_BATCH = {"cpu": 1 << 18, "cuda": 1 << 23}
+# Activations of one batch should stay in a CPU's caches and fill a GPU.
+_ELEMENTS_PER_BATCH = {"cpu": 1 << 17, "cuda": 1 << 23}
+_MOST_ROWS = {"cpu": 1024, "cuda": 8192}
 
 
 def _batch_size(x: Tensor, device: torch.device) -> int:
     """A power of two that depends on nothing but the input's size and the kind of device, so that runs repeat."""
     room = _ELEMENTS_PER_BATCH.get(device.type, 1 << 20) // max(1, x.numel())
-    return min(4096, max(32, 1 << max(0, room.bit_length() - 1)))
+    return min(_MOST_ROWS.get(device.type, 1024), max(32, 1 << max(0, room.bit_length() - 1)))
 
 
 class ModelGame:

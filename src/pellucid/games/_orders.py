@@ -3,15 +3,13 @@
 All of them follow from three kinds of sums over the coalitions U of each size s (arXiv:2009.11729 for the index):
 F_s = sum of v(U), Q_s(i) = sum over U with i, P_s(i,j) = sum over U with i and j. Summing
 D(i,j,S) = v(S+i+j) - v(S+i) - v(S+j) + v(S) over the S of size m without i and j gives
-P_{m+2} + 2 P_{m+1} + P_m - Q_{m+1}(i) - Q_{m+1}(j) - Q_m(i) - Q_m(j) + F_m. One small matrix product per size makes
-the sums, so all pairs and orders cost about as much as reading the table n times.
+P_{m+2} + 2 P_{m+1} + P_m - Q_{m+1}(i) - Q_{m+1}(j) - Q_m(i) - Q_m(j) + F_m. Two matrix products make
+all sums; P is kept for i < j only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from math import comb, lgamma
 
 import torch
@@ -21,7 +19,7 @@ from torch import Tensor
 from pellucid.core import Estimate, Game, OnStep, silent
 
 from ._games import MAX_EXACT, table_of
-from ._transforms import players_of, sizes
+from ._transforms import coalitions, players_of, sizes
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,32 +37,40 @@ class PairInteractions:
     evaluations: int = 0
 
 
-@lru_cache(maxsize=2)
-def _rows_by_size(n: int) -> tuple[Tensor, ...]:
-    rows = sizes(n).argsort(dim=-1, stable=True)
-    return torch.split(rows, [comb(n, s) for s in range(n + 1)])
+def _features(k: int, device: torch.device) -> Tensor:
+    """Return which sums each coalition of k players goes into, 0/1 float64 `(2**k, (k+1) (1 + k + k(k-1)/2))`.
+
+    A block of columns per size; within a block: always, one per player present, one per pair present.
+    """
+    keep = coalitions(k, device=device).to(torch.float64)
+    i, j = torch.combinations(torch.arange(k, device=device)).T
+    present = torch.cat([keep.new_ones(len(keep), 1), keep, keep[:, i] * keep[:, j]], dim=1)
+    size = torch.nn.functional.one_hot(sizes(k, device=device), k + 1).to(torch.float64)
+    return (size[:, :, None] * present[:, None, :]).flatten(1)
 
 
-def _each_size(table: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield size s, membership X `(C(n, s), n)` of the coalitions of that size, and their values `(C(n, s), width)`."""
-    n = players_of(table)
-    flat = table.reshape(len(table), -1)
-    bits = torch.arange(n, device=table.device)
-    for s, rows in enumerate(_rows_by_size(n)):
-        rows = rows.to(table.device)
-        yield s, ((rows[:, None] >> bits) & 1).to(torch.float64), flat[rows]
+def _sums(table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return F `(n+1, *b)`, Q `(n+1, n, *b)` and P `(n+1, n, n, *b)`.
 
-
-def _sums(table: Tensor) -> tuple[Tensor, Tensor]:
-    """Return F `(n+1, *b)` and P `(n+1, n, n, *b)`, whose diagonal is Q."""
+    The low and the high half of the players make rows and columns of a matrix; two products with 0/1 matrices do it.
+    """
     n, b = players_of(table), table.shape[1:]
-    F = table.new_zeros(n + 1, b.numel())
-    P = table.new_zeros(n + 1, n, n, b.numel())
-    for s, X, v in _each_size(table):
-        F[s] = v.sum(0)
-        for column in range(v.shape[1]):
-            P[s, :, :, column] = X.T @ (X * v[:, column, None])
-    return F.view(n + 1, *b), P.view(n + 1, n, n, *b)
+    low, high = n // 2, n - n // 2
+    L, H = _features(low, table.device), _features(high, table.device)
+    V = table.reshape(1 << high, 1 << low, -1)
+    M = torch.stack([H.T @ (V[:, :, column] @ L) for column in range(V.shape[2])], dim=-1)
+    blocks = M.view(high + 1, -1, low + 1, L.shape[1] // (low + 1), V.shape[2])
+    S = table.new_zeros(n + 1, blocks.shape[1], blocks.shape[3], V.shape[2])
+    for size in range(high + 1):
+        S[size : size + low + 1] += blocks[size].movedim(1, 0)
+    F, Q = S[:, 0, 0], torch.cat([S[:, 0, 1 : low + 1], S[:, 1 : high + 1, 0]], dim=1)
+    P = table.new_zeros(n + 1, n, n, V.shape[2])
+    i, j = torch.combinations(torch.arange(low, device=table.device)).T
+    P[:, i, j] = S[:, 0, low + 1 :]
+    i, j = torch.combinations(torch.arange(high, device=table.device)).T
+    P[:, low + i, low + j] = S[:, high + 1 :, 0]
+    P[:, :low, low:] = S[:, 1 : high + 1, 1 : low + 1].movedim(1, 2)
+    return F.reshape(n + 1, *b), Q.reshape(n + 1, n, *b), P.view(n + 1, n, n, *b)
 
 
 def _centered(table: Tensor) -> Tensor:
@@ -87,8 +93,7 @@ def pair_interactions(game: Game | Tensor, *, max_exact: int = MAX_EXACT, on_ste
     n = players_of(table)
     if n < 2:
         raise ValueError(f"a game of {n} players has no pairs; give it at least two")
-    F, P = _sums(_centered(table))
-    Q = P.diagonal(dim1=1, dim2=2).movedim(-1, 1)
+    F, Q, P = _sums(_centered(table))
     pairs = torch.combinations(torch.arange(n)).to(table.device)
     i, j = pairs.T
     above, at, below = P[2:, i, j], P[1:-1, i, j], P[:-2, i, j]
@@ -99,22 +104,21 @@ def pair_interactions(game: Game | Tensor, *, max_exact: int = MAX_EXACT, on_ste
     return PairInteractions(values.movedim(0, 1).contiguous(), pairs, evaluations)
 
 
-def marginal_contributions(table: Float[Tensor, "rows *b"]) -> Float[Tensor, "n orders *b"]:
-    """Return phi^m(i), the mean of v(S+i) - v(S) over the S of m other players, `(n, n, *b)`; last axis but b is m."""
-    n, b = players_of(table), table.shape[1:]
-    F = table.new_zeros(n + 1, b.numel(), dtype=torch.float64)
-    Q = table.new_zeros(n + 1, n, b.numel(), dtype=torch.float64)
-    for s, X, v in _each_size(_centered(table.detach().to(torch.float64))):
-        F[s] = v.sum(0)
-        Q[s] = X.T @ v
-    counts = torch.tensor([comb(n - 1, m) for m in range(n)], dtype=torch.float64, device=table.device)
-    values = (Q[1:] + Q[:-1] - F[:-1, None]) / counts.view(-1, 1, 1)
-    return values.movedim(0, 1).reshape(n, n, *b)
-
-
 def shapley_table(table: Float[Tensor, "rows *b"]) -> Float[Tensor, "n *b"]:
-    """Return the Shapley values of a table: the mean of phi^m(i) over m."""
-    return marginal_contributions(table).mean(1)
+    """Return the Shapley values of a table, by the weights of each coalition size.
+
+    phi(i) = sum over S with i of v(S) (s-1)! (n-s)! / n!  -  sum over S without i of v(S) s! (n-s-1)! / n!.
+    """
+    n = players_of(table)
+    v = _centered(table.detach().to(torch.float64))
+    one = [1] * (v.ndim - 1)
+    # 1 / (n C(n-1, k)) is the weight of a step from size k to size k+1.
+    step = torch.tensor([1 / (n * comb(n - 1, k)) for k in range(n)] + [0.0], dtype=torch.float64, device=v.device)
+    size = sizes(n, device=v.device)
+    out_of = step[size].view(-1, *one) * v
+    gain = step.roll(1)[size].view(-1, *one) * v + out_of
+    halves = [gain.view(1 << (n - 1 - p), 2, 1 << p, *v.shape[1:])[:, 1].sum((0, 1)) for p in range(n)]
+    return torch.stack(halves) - out_of.sum(0)
 
 
 def exact(values: Tensor, evaluations: int) -> Estimate:
