@@ -70,7 +70,7 @@ def test_the_whole_is_the_mean_of_its_halves(objective, model, batch):
     ]
     for name, value in terms(objective, model, batch).items():
         mean = (halves[0][name] + halves[1][name]) / 2
-            assert mean.item() == pytest.approx(value.item(), abs=1e-5)
+        assert mean.item() == pytest.approx(value.item(), abs=1e-5)
 
 
 def test_settings_survive_the_way_to_json(objective):
