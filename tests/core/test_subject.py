@@ -262,6 +262,21 @@ def test_a_buffer_that_a_model_replaces_comes_back(model, images):
     assert model.calls == 0
 
 
+def test_products_are_exact_inside_whichever_switch_was_used_before(model):
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    try:
+        matmul.fp32_precision = "tf32"  # from here on, torch refuses to answer `matmul.allow_tf32`
+        with evaluating(model):
+            assert matmul.fp32_precision == "ieee"
+            assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+        assert matmul.fp32_precision == "tf32"
+        with evaluating(model, precise=False):
+            assert matmul.fp32_precision == "tf32"
+    finally:
+        matmul.fp32_precision = before
+
+
 def test_gradients_in_the_input_pass_through_a_borrowed_model(model, images):
     x = images.clone().requires_grad_()
     with evaluating(model):

@@ -36,7 +36,7 @@ def evaluating(model: Callable[[Tensor], Tensor], *, precise: bool = True) -> It
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
     flags = [module.training for module in modules]
-    learned = [parameter for parameter in parameters if parameter.requires_grad]
+    learned = [parameter.requires_grad for parameter in parameters]
     with ExitStack() as stack:
         stack.enter_context(preserved_randomness(device_of(model)))
         stack.enter_context(_kept_buffers(modules))
@@ -44,15 +44,28 @@ def evaluating(model: Callable[[Tensor], Tensor], *, precise: bool = True) -> It
             stack.enter_context(_precise())
         try:
             for module in modules:
-                module.training = False
-            for parameter in learned:
-                parameter.requires_grad_(False)
+                _set_training(module, False)
+            for parameter in parameters:
+                _set_learned(parameter, False)
             yield
         finally:
             for module, flag in zip(modules, flags, strict=True):
-                module.training = flag
-            for parameter in learned:
-                parameter.requires_grad_(True)
+                _set_training(module, flag)
+            for parameter, flag in zip(parameters, learned, strict=True):
+                _set_learned(parameter, flag)
+
+
+# Both look before they write: writing an attribute of a module is slow, and blocks are often nested.
+
+
+def _set_training(module: nn.Module, flag: bool) -> None:
+    if module.training != flag:
+        module.training = flag
+
+
+def _set_learned(parameter: Tensor, flag: bool) -> None:
+    if parameter.requires_grad != flag:
+        parameter.requires_grad_(flag)
 
 
 @contextmanager
@@ -75,11 +88,23 @@ def _kept_buffers(modules: list[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def _precise() -> Iterator[None]:
-    matmul: Any = torch.backends.cuda.matmul
-    cudnn: Any = torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
-    matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = False
+    """Full float32 products on every backend, and the same kernels for the same shapes."""
+    backends: Any = torch.backends
+    # The switches that torch has had since 2.9: reading the older `allow_tf32` raises once anyone has used these.
+    parts = (
+        backends.cuda.matmul,
+        backends.cudnn.conv,
+        backends.cudnn.rnn,
+        backends.mkldnn.matmul,
+        backends.mkldnn.conv,
+    )
+    before, benchmark = [part.fp32_precision for part in parts], backends.cudnn.benchmark
     try:
+        for part in parts:
+            part.fp32_precision = "ieee"
+        backends.cudnn.benchmark = False
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
+        for part, precision in zip(parts, before, strict=True):
+            part.fp32_precision = precision
+        backends.cudnn.benchmark = benchmark
