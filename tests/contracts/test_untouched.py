@@ -13,7 +13,7 @@ import random
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,8 +53,8 @@ class Stubborn(nn.Module):
 class Scene:
     """What a case needs: a model, samples and a stream."""
 
-    model: Stubborn
-    other: Stubborn
+    model: Any
+    other: Any
     x: Tensor
     y: Tensor
     rng: Stream
@@ -272,6 +272,30 @@ def test_a_call_that_raises_changes_nothing(scene: Scene, name: str, fails_at: i
         # Either the model was not called that often, or an audit noted the failure and went on.
         assert scene.model.calls < fails_at or name.startswith("audits.")
     _assert_same(before, _look(scene))
+
+
+class Caching(nn.Module):
+    """Keeps a tensor from its first call, as models with position tables do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(144, 4)
+        self.calls, self.fails_at = 0, 0
+        self.scale: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.scale is None:
+            self.scale = torch.ones(4, device=x.device) * 2
+        return self.linear(x.flatten(1)) * self.scale
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_model_that_keeps_tensors_can_be_trained_afterwards(scene: Scene, name: str) -> None:
+    """Tensors made in inference mode cannot: no public call may run a model in it."""
+    model = Caching()
+    CALLS[name](replace(scene, model=model, other=model))
+    model(scene.x).sum().backward()
+    assert model.linear.weight.grad is not None
 
 
 def test_the_model_does_leave_traces_when_nobody_guards_it(scene: Scene) -> None:

@@ -87,7 +87,7 @@ def seconds_per_evaluation(subject: Subject, *, patience: float = 0.3) -> float:
     """
     x = subject.inputs[:256].to(subject.device)
     best, begin = float("inf"), time.perf_counter()
-    with evaluating(subject.model), torch.inference_mode():
+    with evaluating(subject.model), torch.no_grad():
         subject.model(x)  # the first batch pays for warming up
         while True:
             start = time.perf_counter()

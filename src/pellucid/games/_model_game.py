@@ -77,9 +77,10 @@ class ModelGame:
 
     def __call__(self, keep: Bool[Tensor, "c n"]) -> Float[Tensor, "c *b"]:
         check_keep(keep, self.n_players)
-        with evaluating(self.model), torch.inference_mode():
+        # Not inference mode: a model that keeps a tensor from this call could never be trained again.
+        with evaluating(self.model), torch.no_grad():
             parts = [self._worth(rows) for rows in torch.split(keep, self.batch_size)]
-        values = torch.cat(parts).to(keep.device)  # outside inference mode: callers may write into the result
+        values = torch.cat(parts).to(keep.device)
         if not bool(values.isfinite().all()):
             self._blame(keep, values)
         return values
