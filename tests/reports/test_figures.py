@@ -82,9 +82,21 @@ def test_roles_are_drawn_apart() -> None:
     drawing = figures.chart(curve(line("m"), line("r", role="reference"), line("n", role="noise"), line("m2")))
     parts = series(drawing)
     assert parts["line-1"]["lineStyle"]["type"] == "dashed"
-    assert parts["line-2"]["areaStyle"]["origin"] == "start"
+    assert "areaStyle" in parts["line-2"]
     assert [key.style for key in drawing.keys] == ["series-0", "reference", "noise", "series-1"]
     assert parts["line-0"]["symbol"] != parts["line-3"]["symbol"]  # told apart without color
+
+
+def test_noise_reaches_below_zero_where_the_curve_does() -> None:
+    noise = line("n", (0.5, None, 0.1), role="noise")
+    assert "mirror-1" not in series(figures.chart(curve(line(y=(0.0, 1.0, 2.0)), noise)))
+    parts = series(figures.chart(curve(line(y=(0.0, -1.0, 2.0)), noise)))
+    assert parts["mirror-1"]["data"] == [[0.0, -0.5], [1.0, None], [2.0, -0.1]]
+
+
+def test_whole_numbers_get_whole_ticks() -> None:
+    assert figures.chart(curve(line())).options["xAxis"]["minInterval"] == 1
+    assert "minInterval" not in figures.chart(curve(Line(name="a", x=(0.5, 1.0), y=(0.0, 1.0)))).options["xAxis"]
 
 
 def test_colors_are_tokens_of_the_theme() -> None:
@@ -144,6 +156,13 @@ def test_short_names_stand_and_long_ones_lie() -> None:
     assert series(stands)["line-0"]["data"][0] == [0.0, 0.5, 0.4, 0.6]
     assert series(lies)["line-0"]["data"][0] == [0.5, 0.0, 0.4, 0.6]
     assert (lies.x_label, lies.y_label) == ("y", "x")
+
+
+def test_steps_of_a_scale_stand() -> None:
+    steps = tuple(f"{k}-{k + 10}%" for k in range(0, 100, 10))
+    drawing = figures.chart(curve(Line(name="a", x=(), y=(0.1,) * 10), bars=True, categories=steps))
+    assert not drawing.flat
+    assert drawing.options["xAxis"]["axisLabel"]["interval"] == "auto"
 
 
 @pytest.mark.parametrize("names", [("x", "y", "z"), ("a long class name", "another long class name", "a third")])
@@ -241,7 +260,11 @@ def test_large_pictures_are_shrunk() -> None:
 
 
 def test_marks_cover_their_cells() -> None:
-    marks = (Mark(cells=(1, 3), weight=-2.0, label="m"), Mark(cells=(0,), weight=1.0), Mark(cells=(), weight=None))
+    marks = (
+        Mark(cells=(1, 3), weight=-2.0, label="m"),
+        Mark(cells=(0,), weight=1.0, label="+1.0"),
+        Mark(cells=(), weight=None),
+    )
     picture = Picture(pixels=np.zeros((6, 9), np.uint8), title="p", grid=(2, 3), marks=marks)
     drawing = figures.overlay(picture)
     assert (drawing.width, drawing.height, drawing.crisp) == (9, 6, True)
@@ -251,6 +274,7 @@ def test_marks_cover_their_cells() -> None:
     assert first.glyph == ((1, 0), (0, 1))
     assert (first.positive, first.length, first.text) == (False, 20, "\N{MINUS SIGN}2")
     assert (second.positive, second.length, second.text) == (True, 10, "+1")
+    assert [mark.label for mark in drawing.marks] == ["m", "", ""]
     assert (third.boxes, third.length, third.text) == ((), 0, "")
 
 
@@ -276,6 +300,12 @@ def test_tables_tell_numbers_from_text() -> None:
     sheet = figures.sheet(table)
     assert sheet.numeric == (False, True, True)
     assert sheet.rows == (("x", "50.0%", "1"), ("y", "\N{EN DASH}", "2.25"), ("\N{EN DASH}", "100%", "3"))
+
+
+def test_ids_are_not_quantities() -> None:
+    sheet = figures.sheet(Table(title="T", columns=("Sample", "samples"), rows=((12345, 12345),)))
+    assert sheet.rows == (("12345", "12,345"),)
+    assert sheet.numeric == (False, True)
 
 
 def test_a_table_without_rows() -> None:

@@ -205,6 +205,16 @@ def test_the_worst_comes_first(audit: str) -> None:
     assert cards == ["weak", "watch", "fine", "fine", "fine", "fine"]
 
 
+def test_a_card_leads_with_the_first_sentence() -> None:
+    assert _html.lead("It is 0.5 by 3. Half is left. More.") == ("It is 0.5 by 3.", "Half is left. More.")
+    assert _html.lead("One sentence") == ("One sentence", "")
+
+
+@pytest.mark.parametrize(("count", "columns"), [(1, 6), (6, 6), (7, 4), (8, 4), (10, 5), (12, 6), (13, 5), (20, 5)])
+def test_rows_of_a_gallery_are_full(count: int, columns: int) -> None:
+    assert _html.per_row(count, widest=6) == columns
+
+
 def test_an_audit_without_findings_says_so(samples: ModuleType) -> None:
     import msgspec
 

@@ -263,9 +263,7 @@ def test_a_pickle_in_place_of_the_arrays_is_not_opened(saved: Path, tmp_path: Pa
 
 def test_the_published_schema_is_the_one_of_the_types(root: Path) -> None:
     published = root / "docs" / "_published" / "reference" / f"report-schema-{SCHEMA_VERSION}.json"
-    assert json.loads(published.read_text()) == json.loads(json.dumps(json_schema())), (
-        "run python docs/_generate.py"
-    )
+    assert json.loads(published.read_text()) == json.loads(json.dumps(json_schema())), "run python docs/_generate.py"
 
 
 def resolve(schema: dict[str, object], value: object, definitions: dict[str, dict[str, object]]) -> None:

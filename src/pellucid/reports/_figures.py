@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pellucid.core import Axis, Curve, Heatmap, Line, Mark, Number, Picture, Table
+from pellucid.core import Axis, Curve, Heatmap, Line, Number, Picture, Table
 
 from . import _format
 
@@ -87,8 +88,15 @@ def chart(curve: Curve) -> Chart:
 
 
 def lies_down(curve: Curve) -> bool:
-    """Return whether columns lie on their side, because their names would not fit below them."""
-    return sum(len(name) + 2 for name in curve.categories) > 44
+    """Return whether columns lie on their side, because their names would not fit below them.
+
+    Names that begin with a digit are steps of a scale: some of them may be left out below standing columns.
+    """
+    return not _steps(curve) and sum(len(name) + 2 for name in curve.categories) > 44
+
+
+def _steps(curve: Curve) -> bool:
+    return all(name[:1].isdigit() for name in curve.categories)
 
 
 def drawable(curve: Curve) -> bool:
@@ -162,7 +170,9 @@ def _value_axis(axis: Axis, values: Sequence[Number], *, vertical: bool) -> dict
     if not known or axis.scale == "log":
         return options
     low, high = min(known), max(known)
-    if axis.unit == "%" and low >= 0 and high <= 100 and high - low >= 20:
+    if not vertical and all(v == int(v) for v in known):
+        options["minInterval"] = 1
+    if axis.unit == "%" and low >= 0 and 50 < high <= 100 and high - low >= 20:
         options |= {"min": 0, "max": 100}
     elif low > 0 and high - low < 0.3 * high:
         options["scale"] = True
@@ -191,12 +201,17 @@ def _tooltip(*, bars: bool) -> dict[str, Any]:
 def _lines(curve: Curve) -> dict[str, Any]:
     rank = _mains(curve.lines)
     points = [_points(line, curve) for line in curve.lines]
+    # Noise has no sign: where the curve has one, the floor reaches below zero too.
+    signed = any(v is not None and v < 0 for line in curve.lines if line.role == "main" for v in line.y)
     series: list[dict[str, Any]] = []
     for k, (line, data) in enumerate(zip(curve.lines, points, strict=True)):
         color = _color(rank[k]) if line.role == "main" else "$muted"
         if line.role == "main" and line.low:
             series += _band(line.name, k, data, color)
         series.append(_line(line, k, data, color, SYMBOLS[rank.get(k, 0) % len(SYMBOLS)]))
+        if line.role == "noise" and signed:
+            mirrored = [[p[0], None if p[1] is None else -p[1]] for p in data]
+            series.append({**series[-1], "id": f"mirror-{k}", "data": mirrored, "tooltip": {"show": False}})
     x = [p[0] for data in points for p in data]
     y = [v for data in points for p in data for v in p[1:]]
     return {
@@ -228,8 +243,8 @@ def _line(line: Line, index: int, data: list[list[Number]], color: str, symbol: 
         options["z"] = 2
     if line.role == "noise":
         options["lineStyle"] = {"color": color, "width": 1, "type": "dotted"}
-        options["areaStyle"] = {"color": "$noise", "opacity": 1, "origin": "start"}
-        options["z"] = 1
+        options["areaStyle"] = {"color": "$noise", "opacity": 0.8, "origin": "auto"}
+        options["z"] = 0
     return options
 
 
@@ -273,7 +288,13 @@ def _bars(curve: Curve) -> dict[str, Any]:
         "data": list(curve.categories),
         "axisLine": {"lineStyle": {"color": "$line"}},
         "axisTick": {"show": False},
-        "axisLabel": {"color": "$muted", "fontSize": 12, "interval": 0, "width": 150, "overflow": "truncate"},
+        "axisLabel": {
+            "color": "$muted",
+            "fontSize": 12,
+            "interval": "auto" if _steps(curve) else 0,
+            "width": 150,
+            "overflow": "truncate",
+        },
         "inverse": flat,
     }
     # Columns start at zero: a cut axis would lie about their lengths.
@@ -323,7 +344,7 @@ def _tick(line: Line, index: int, data: list[list[Number]], *, flat: bool) -> di
         **_oriented(_swapped(data, flat=flat), flat=False),
         "symbol": "rect",
         "symbolSize": [3, 20] if flat else [28, 3],
-        "itemStyle": {"color": "$muted"},
+        "itemStyle": {"color": "$ink"},
         "emphasis": {"disabled": True},
         "z": 4,
     }
@@ -444,7 +465,7 @@ class Overlay:
 class MarkBoxes:
     """Where a mark lies: boxes `(x, y, width, height)` on the picture and on a glyph of one unit per cell."""
 
-    mark: Mark
+    label: str
     boxes: tuple[tuple[float, float, float, float], ...]
     glyph: tuple[tuple[int, int], ...]
     positive: bool
@@ -470,7 +491,9 @@ def overlay(picture: Picture) -> Overlay:
         weight = mark.weight or 0.0
         length = round(20 * abs(weight) / largest) if largest else 0
         text = "" if mark.weight is None else _format.signed(mark.weight)
-        marks.append(MarkBoxes(mark, boxes, tuple((c, r) for r, c in places), weight >= 0, length, text))
+        # A label that is only the weight once more says nothing.
+        label = "" if re.fullmatch(r"[-+]?[\d.,]+", mark.label) else mark.label
+        marks.append(MarkBoxes(label, boxes, tuple((c, r) for r, c in places), weight >= 0, length, text))
     return Overlay(url, width, height, crisp, tuple(y[1:-1]), tuple(x[1:-1]), tuple(marks))
 
 
@@ -503,12 +526,16 @@ def sheet(table: Table) -> Sheet:
     units = table.units or ("",) * len(table.columns)
     by_column = [[row[k] for row in table.rows] for k in range(len(table.columns))]
     places = [_format.decimals(column) for column in by_column]
+    names = [column.lower() in ("id", "index", "sample", "seed") for column in table.columns]
     numeric = tuple(
-        any(isinstance(v, int | float) for v in column) and not any(isinstance(v, str) for v in column)
-        for column in by_column
+        not name and any(isinstance(v, int | float) for v in column) and not any(isinstance(v, str) for v in column)
+        for name, column in zip(names, by_column, strict=True)
     )
     rows = tuple(
-        tuple(_format.cell(v, unit, place) for v, unit, place in zip(row, units, places, strict=True))
+        tuple(
+            str(v) if name and isinstance(v, int) else _format.cell(v, unit, place)
+            for v, unit, place, name in zip(row, units, places, names, strict=True)
+        )
         for row in table.rows
     )
     return Sheet(table.columns, rows, numeric)

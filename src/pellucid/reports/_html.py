@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -158,7 +159,10 @@ def _environment() -> jinja2.Environment:
         "chart_of": _figures.chart,
         "drawable": _figures.drawable,
         "kind_of": kind_of,
+        "lead_of": lead,
+        "number_of": number_of,
         "overlay_of": _figures.overlay,
+        "per_row": per_row,
         "ruler_of": ruler,
         "shades_of": _figures.shades,
         "sheet_of": _figures.sheet,
@@ -195,6 +199,24 @@ def setting(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def lead(answer: str) -> tuple[str, str]:
+    """Split an answer into its first sentence and the rest."""
+    first, *rest = re.split(r"(?<=[.!?])\s+(?=[A-Z])", answer, maxsplit=1)
+    return first, "".join(rest)
+
+
+def per_row(count: int, *, widest: int) -> int:
+    """Return how many pictures to put into a row so that the last one is as full as can be; pairs stay together."""
+    return min(range(widest, widest - 3, -1), key=lambda k: (-count % k, -k)) if count > 2 else widest
+
+
+def number_of(measure: Measure) -> tuple[str, str]:
+    """Return a measure's value and its unit, where that is a word."""
+    if measure.unit in ("", "%") or measure.value is None:
+        return value_of(measure), ""
+    return _format.plain(measure.value), measure.unit
 
 
 def ruler(measure: Measure) -> dict[str, float] | None:

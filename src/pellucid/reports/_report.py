@@ -345,12 +345,11 @@ def _save(report: Report | Comparison, folder: Path) -> Path:
 
     check(report)
     data, arrays = encode(report)
-    page = write_html(report)
     folder.mkdir(parents=True, exist_ok=True)
-    # Arrays first: a report.json never names what is not there yet.
+    # Arrays first: a report.json never names what is not there yet. The page last: it can always be drawn again.
     write_tensors(folder / "arrays.safetensors", {name: torch.from_numpy(array) for name, array in arrays.items()})
     write_atomic(folder / "report.json", data)
-    write_atomic(folder / "index.html", page)
+    write_atomic(folder / "index.html", write_html(report))
     return folder / "index.html"
 
 
