@@ -104,7 +104,7 @@ def dividends_against_shapiq(rounds: int, players: list[int]) -> str:
             return values[keep.astype(np.int64) @ weights]
 
         def peer(n: int = n, game: Callable[[np.ndarray], np.ndarray] = game) -> object:
-            return ExactComputer(n, game)("Moebius", order=n)
+            return ExactComputer(game, n)("Moebius", order=n)
 
         def ours(values: Tensor = values) -> Tensor:
             return games.mobius(values)

@@ -60,7 +60,7 @@ def test_dummy_player_shares_no_pattern(case):
 def test_symmetry_and_anonymity(case):
     n, seed = case
     v = random_table(n, seed)
-    order = list(range(1, n)) + [0]
+    order = [*list(range(1, n)), 0]
     assert_close(harsanyi(relabelled(v, order)).values, relabelled(harsanyi(v).values, order), **NEAR)
     if n >= 2:
         swap = [1, 0, *range(2, n)]

@@ -61,11 +61,11 @@ def test_unanimity_game_has_the_closed_form():
 def test_pairwise_game_is_flat_and_additive_game_is_zero():
     n = 5
     weights = random_table(n)
-    dividends = torch.where(torch.tensor([bin(r).count("1") == 2 for r in range(1 << n)]), weights, 0.0)
+    dividends = torch.where(torch.tensor([(r).bit_count() == 2 for r in range(1 << n)]), weights, 0.0)
     found = pair_interactions(zeta(dividends))
     for p, (i, j) in enumerate(found.pairs.tolist()):
         assert_close(found.values[p], dividends[1 << i | 1 << j].expand(n - 1), atol=1e-12, rtol=0)
-    single = torch.where(torch.tensor([bin(r).count("1") == 1 for r in range(1 << n)]), weights, 0.0)
+    single = torch.where(torch.tensor([(r).bit_count() == 1 for r in range(1 << n)]), weights, 0.0)
     assert float(pair_interactions(zeta(single)).values.abs().max()) < 1e-12
 
 
@@ -88,10 +88,10 @@ def test_orders_recombine(n, seed):
     for p, (i, j) in enumerate(found.pairs.tolist()):
         pair = 1 << i | 1 << j
         rows = [r for r in range(1 << n) if r & pair == pair]
-        index = sum(float(dividends[r]) / (bin(r).count("1") - 1) for r in rows)
+        index = sum(float(dividends[r]) / ((r).bit_count() - 1) for r in rows)
         assert float(found.values[p].mean()) == pytest.approx(index, abs=1e-9)
         # From dividends: A_t = sum over |T| = t of a(T + i + j); I^m = sum over t of C(m,t) / C(n-2,t) A_t.
-        A = [sum(float(dividends[r]) for r in rows if bin(r).count("1") == t + 2) for t in range(n - 1)]
+        A = [sum(float(dividends[r]) for r in rows if (r).bit_count() == t + 2) for t in range(n - 1)]
         for m in range(n - 1):
             expected = sum(comb(m, t) / comb(n - 2, t) * A[t] for t in range(m + 1))
             assert float(found.values[p, m]) == pytest.approx(expected, abs=1e-9)

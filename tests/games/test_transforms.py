@@ -58,7 +58,7 @@ def test_brute_force():
     full = (1 << n) - 1
     for S in range(1 << n):
         subsets = [T for T in range(1 << n) if T & S == T]
-        sign = {T: (-1) ** (bin(S).count("1") - bin(T).count("1")) for T in subsets}
+        sign = {T: (-1) ** ((S).bit_count() - (T).bit_count()) for T in subsets}
         assert float(dividends[S]) == pytest.approx(sum(sign[T] * float(v[T]) for T in subsets), abs=1e-10)
         if S:
             expected = -sum(sign[T] * float(v[full ^ T]) for T in subsets)

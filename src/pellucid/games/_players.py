@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pellucid.core import Players
 
-Fill = Literal["mean", "zero", "blur"] | Tensor
+Fill = str | Tensor
 Cells = int | tuple[int, int]
 
 
