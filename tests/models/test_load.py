@@ -110,7 +110,7 @@ def test_a_file_sees_its_neighbors_and_two_files_their_own(tmp_path):
 BAD_SPECS = {
     "missing file": ("absent.py:make", "absent.py does not exist"),
     "no factory": ("net.py", "net.py lacks the factory; write .*net.py:NAME"),
-    "wrong factory": ("net.py:make_nett", "net.py has no make_nett; did you mean make_net?"),
+    "wrong factory": ("net.py:make_nett", "net.py has no make_nett; did you mean make_net? it defines Net, make_net"),
     "far from any": ("net.py:zzz", "net.py has no zzz; it defines Net, make_net, needs_width, ... (7 in all)"),
     "raises": ("net.py:broken", "net.py:broken() raises RuntimeError: no such layer; it is called without arguments"),
     "arguments": ("net.py:needs_width", "raises TypeError: needs_width() missing 1 required positional argument"),
@@ -288,3 +288,27 @@ def test_every_shipped_model_is_what_its_card_says(name):
     for figure in card.figures:
         assert figure.value is not None
         assert figure.n > 0
+
+
+def test_a_training_is_loaded_from_its_folder_and_from_its_export(tmp_path):
+    from pellucid.training import Recipe, train
+
+    recipe = Recipe.parse(
+        {
+            "name": "bars",
+            "epochs": 1,
+            "batch_size": 16,
+            "model": {"kind": "small-cnn", "image_size": 8, "channels": [2, 3], "hidden": 4, "classes": 3},
+            "data": {"kind": "synthetic-images", "n": 16, "classes": 3, "size": 8},
+        }
+    )
+    run = train(recipe, tmp_path / "run")
+    kept = run.export(tmp_path / "kept.safetensors")
+    for spec in (tmp_path / "run", kept):
+        loaded = models.load(str(spec))
+        assert loaded.name == "bars"
+        assert loaded.input_shape == (1, 8, 8)
+        assert torch.equal(loaded.model.fc2.weight, run.model.fc2.weight)
+    kept.write_bytes((tmp_path / "run" / "checkpoints" / "epoch-00001" / "optimizer.safetensors").read_bytes())
+    with pytest.raises(ModelError, match="not the file its card describes"):
+        models.load(str(kept))

@@ -31,11 +31,11 @@ def show_model(name: str, /) -> int:
     Args:
         name: a name from `pellucid models list`.
     """
-    from pellucid.core import ModelError
+    from pellucid.core import ModelError, nearest
     from pellucid.models import SHIPPED
 
     if name not in SHIPPED:
-        raise ModelError(f"there is no model {name!r}; the models are {', '.join(SHIPPED)}")
+        raise ModelError(f"there is no model {name!r}; {nearest(name, SHIPPED)}the models are {', '.join(SHIPPED)}")
     shown = SHIPPED[name]
     facts = {
         "task": shown.task,

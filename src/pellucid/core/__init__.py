@@ -32,6 +32,9 @@ from ._errors import (
     PellucidError,
     RecipeError,
     RunError,
+    described,
+    first_line,
+    nearest,
 )
 from ._estimate import Estimate
 from ._files import (
@@ -125,13 +128,16 @@ __all__ = [
     "Weighting",
     "bootstrap",
     "cross_entropy",
+    "described",
     "device_of",
     "evaluating",
+    "first_line",
     "log_odds",
     "log_probability",
     "logit",
     "margin",
     "mcnemar",
+    "nearest",
     "number",
     "numbers",
     "paired_difference",

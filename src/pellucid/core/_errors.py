@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class PellucidError(Exception):
     """Something the caller can put right; its text says what was wrong, where, and what to do."""
@@ -37,3 +40,21 @@ class NotConverged(PellucidError):
 
 class MissingExtra(PellucidError):
     """An optional dependency is absent; the text is the install line."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says in one line; its kind if it says nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def described(error: BaseException) -> str:
+    """Return an error's kind and what it says, in one line: for errors of code that is not ours."""
+    kind, text = type(error).__name__, first_line(error)
+    return kind if text == kind else f"{kind}: {text}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `did you mean X? ` for the known name most like `name`, or nothing if none is."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]}? " if near else ""

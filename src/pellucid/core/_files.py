@@ -22,7 +22,7 @@ import numpy as np
 import numpy.lib.format as npy
 from torch import Tensor
 
-from ._errors import DataError
+from ._errors import DataError, first_line
 
 Format = Literal[
     "safetensors", "npz", "npy", "pickle", "torch-zip", "zip", "png", "jpeg", "gzip", "json", "text", "unknown"
@@ -127,7 +127,7 @@ def read_json(path: PathLike, kind: type[T] | Any = Any, *, max_bytes: int = 64 
     try:
         decoded: T = msgspec.json.decode(text, type=kind)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise DataError(f"{path} is not the JSON it should be: {_first_line(error)}") from None
+        raise DataError(f"{path} is not the JSON it should be: {first_line(error)}") from None
     return decoded
 
 
@@ -158,7 +158,7 @@ def read_tensors(path: PathLike, *, max_bytes: int = 4 * 2**30) -> dict[str, Ten
     try:
         return dict(safetensors.torch.load_file(path))
     except Exception as error:  # the library's own error types differ between versions
-        raise DataError(f"{path} cannot be read as safetensors: {_first_line(error)}") from None
+        raise DataError(f"{path} cannot be read as safetensors: {first_line(error)}") from None
 
 
 class _Entry(msgspec.Struct):
@@ -181,7 +181,7 @@ def _check_safetensors(path: Path) -> None:
         raw.pop("__metadata__", None)
         entries = {name: msgspec.json.decode(entry, type=_Entry) for name, entry in raw.items()}
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} has a damaged safetensors header: {_first_line(error)}") from None
+        raise DataError(f"{path} has a damaged safetensors header: {first_line(error)}") from None
     end = 0
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
         start, stop = entry.data_offsets
@@ -226,7 +226,7 @@ def read_arrays(path: PathLike, *, max_bytes: int = 4 * 2**30) -> dict[str, np.n
     except (DataError, MemoryError):
         raise
     except Exception as error:  # zip, deflate and header errors of many kinds
-        raise DataError(f"{path} is a damaged npz file: {_first_line(error)}") from None
+        raise DataError(f"{path} is a damaged npz file: {first_line(error)}") from None
 
 
 def _check_members(path: Path, members: list[zipfile.ZipInfo], max_bytes: int) -> None:
@@ -284,7 +284,7 @@ def read_image(path: PathLike, *, max_pixels: int = 64_000_000) -> np.ndarray:
     except (DataError, MemoryError):
         raise
     except Exception as error:  # damaged files reach every corner of the decoders
-        raise DataError(f"{path} is a corrupt image: {_first_line(error)}") from None
+        raise DataError(f"{path} is a corrupt image: {first_line(error)}") from None
 
 
 def _to_uint8(image: Any, path: Path) -> np.ndarray:
@@ -364,7 +364,7 @@ def _size(path: Path) -> int:
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {_first_line(error)}") from None
+        raise DataError(f"{path} cannot be read: {first_line(error)}") from None
     if stat.S_ISDIR(status.st_mode):
         raise DataError(f"{path} is a folder, not a file")
     if not stat.S_ISREG(status.st_mode):
@@ -383,11 +383,6 @@ def _opened(path: Path) -> BinaryIO:
         return path.open("rb")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _a(found: Format) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ._contracts import Modality
-from ._errors import DataError, ModelError
+from ._errors import DataError, ModelError, described
 from ._modes import device_of, evaluating
 
 _ASKED = 8  # samples on which a model is tried before it is trusted
@@ -246,12 +246,10 @@ def _answers(model: nn.Module, inputs: Tensor, ids: Tensor, name: str) -> Tensor
 
 
 def _cannot_read(model: nn.Module, x: Tensor, name: str, error: Exception) -> str:
-    text = str(error).strip()
-    reason = f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
     kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
     if kinds and x.dtype not in kinds:
         own = ", ".join(sorted(map(str, kinds)))
         hint = f"its parameters are {own} but the inputs {x.dtype}: convert one of them"
     else:
         hint = "give data of the size and channels it was trained on"
-    return f"{name} cannot read inputs of shape {tuple(x.shape[1:])} ({reason}); {hint}"
+    return f"{name} cannot read inputs of shape {tuple(x.shape[1:])} ({described(error)}); {hint}"

@@ -37,7 +37,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         parameters: number of trained parameters.
         task: what the model does, one sentence.
         class_names: one per logit.
-        bounds: least and greatest legal input value.
+        bounds: least and greatest legal input value, None for unbounded features.
         input_shape: shape of one input, channels first.
         data: what it was trained on, with the number of samples.
         license: license of the weights and of the data.
@@ -54,7 +54,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     parameters: int
     task: str
     class_names: tuple[str, ...]
-    bounds: tuple[float, float]
+    bounds: tuple[float, float] | None
     input_shape: tuple[int, ...]
     data: str
     license: str

@@ -1,8 +1,7 @@
-"""From what a user types to a model: a shipped name, or a Python file with a factory and perhaps weights."""
+"""From what a user types to a model: a shipped name, a training, or a Python file with a factory and weights."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib.util
 import re
@@ -16,7 +15,7 @@ from types import MappingProxyType, ModuleType
 import torch
 from torch import Tensor, nn
 
-from pellucid.core import DataError, ModelError, Stream, read_json, read_tensors, sniff
+from pellucid.core import DataError, ModelError, Stream, described, first_line, nearest, read_json, read_tensors, sniff
 from pellucid.nn.models import build
 
 from ._card import Card
@@ -52,7 +51,8 @@ def load(spec: str, *, device: torch.device | str = "cpu") -> Loaded:
     """Load the model that `spec` names.
 
     Args:
-        spec: a shipped name such as `fashion-standard`; `file.py:factory`, where `factory` is a function or class that
+        spec: a shipped name such as `fashion-standard`; a folder that `pellucid train` filled, or the `.safetensors`
+            file it exported with its card beside it; `file.py:factory`, where `factory` is a function or class that
             is called without arguments and returns the network; or `file.py:factory@weights.safetensors`. The Python
             file is run: name only files you trust. Weights are never unpickled.
         device: where to put it.
@@ -69,7 +69,8 @@ def load(spec: str, *, device: torch.device | str = "cpu") -> Loaded:
     match = _FILE_SPEC.fullmatch(spec)
     try:
         if match is None:
-            return _load_shipped(spec, place)
+            trained = None if spec in SHIPPED else _trained(spec)
+            return _load_shipped(spec, place) if trained is None else _load_trained(trained, place)
         return _load_file(Path(match["file"]), match["factory"], match["weights"], place)
     except DataError as error:
         raise ModelError(str(error)) from error
@@ -92,15 +93,31 @@ def _load_shipped(name: str, device: torch.device) -> Loaded:
     card = SHIPPED.get(name)
     if card is None:
         raise ModelError(_unknown(name))
-    path = _WEIGHTS / f"{name}.safetensors"
+    return _load_carded(card, _WEIGHTS / f"{name}.safetensors", "install Pellucid again", device)
+
+
+def _trained(spec: str) -> Path | None:
+    """Return the weights that `pellucid train` wrote: in a run folder, or exported with the card beside them."""
+    path = Path(spec)
+    weights = path / "model.safetensors" if path.is_dir() else path
+    carded = weights.suffix == ".safetensors" and weights.is_file() and weights.with_suffix(".json").is_file()
+    return weights if carded else None
+
+
+def _load_trained(weights: Path, device: torch.device) -> Loaded:
+    card = read_json(weights.with_suffix(".json"), Card)
+    return _load_carded(card, weights, "export them again", device)
+
+
+def _load_carded(card: Card, path: Path, remedy: str, device: torch.device) -> Loaded:
     tensors = read_tensors(path)
     if hashlib.sha256(path.read_bytes()).hexdigest() != card.sha256:
-        raise ModelError(f"{path} is not the file its card describes (SHA-256 differs); install Pellucid again")
+        raise ModelError(f"{path} is not the file its card describes (SHA-256 differs); {remedy}")
     settings = {key: value for key, value in card.architecture.items() if key != "kind"}
-    with Stream(0).child("models", name).forked():
-        model = build(str(card.architecture["kind"]), settings)
+    with Stream(0).child("models", card.name).forked():
+        model = build(str(card.architecture.get("kind")), settings)
     _fill(model, tensors, path)
-    return Loaded(model.to(device), name, card, card.bounds, card.input_shape, card.class_names)
+    return Loaded(model.to(device), card.name, card, card.bounds, card.input_shape, card.class_names)
 
 
 def _unknown(spec: str) -> str:
@@ -115,9 +132,7 @@ def _unknown(spec: str) -> str:
                 "and give file.py:factory@weights.safetensors"
             )
         return f"{spec} holds no architecture; give file.py:factory@weights.safetensors"
-    near = difflib.get_close_matches(spec, SHIPPED, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return f"there is no model {spec!r}; {hint}give one of {', '.join(SHIPPED)}, or file.py:factory"
+    return f"there is no model {spec!r}; {nearest(spec, SHIPPED)}give one of {', '.join(SHIPPED)}, a training's folder, or file.py:factory"
 
 
 # -- a user's file ------------------------------------------------------------------------------------------------
@@ -162,7 +177,7 @@ def _run_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise ModelError(f"{path} raises {_named(error)} when run") from error
+        raise ModelError(f"{path} raises {described(error)} when run") from error
     return module
 
 
@@ -176,7 +191,7 @@ def _call(factory: object, name: str, module: ModuleType) -> nn.Module:
     try:
         model = factory()
     except (Exception, SystemExit) as error:
-        raise ModelError(f"{name}() raises {_named(error)}; it is called without arguments") from error
+        raise ModelError(f"{name}() raises {described(error)}; it is called without arguments") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name}() returns {type(model).__name__}, not a torch.nn.Module")
     return model
@@ -189,10 +204,9 @@ def _no_factory(name: str, module: ModuleType) -> str:
         for key, value in vars(module).items()
         if not key.startswith("_") and getattr(value, "__module__", None) == module.__name__ and callable(value)
     ]
-    near = difflib.get_close_matches(factory, own, n=1)
-    if near:
-        return f"{path} has no {factory}; did you mean {near[0]}?"
-    return f"{path} has no {factory}; it defines {_some(own)}" if own else f"{path} defines no function or class"
+    if not own:
+        return f"{path} defines no function or class"
+    return f"{path} has no {factory}; {nearest(factory, own)}it defines {_some(own)}"
 
 
 def _fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -222,7 +236,7 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     try:
         model.load_state_dict(dict(tensors), strict=False)
     except RuntimeError as error:  # a module's own loading hook refused
-        raise ModelError(f"{path} does not fit the model: {_named(error)}") from error
+        raise ModelError(f"{path} does not fit the model: {described(error)}") from error
 
 
 # -- shared -------------------------------------------------------------------------------------------------------
@@ -233,14 +247,8 @@ def _device(name: torch.device | str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises an AssertionError
-        raise ModelError(f"device {str(name)!r} cannot be used: {str(error).strip().splitlines()[0]}") from None
+        raise ModelError(f"device {str(name)!r} cannot be used: {first_line(error)}") from None
     return device
-
-
-def _named(error: BaseException) -> str:
-    text = str(error).strip()
-    kind = type(error).__name__
-    return f"{kind}: {text.splitlines()[0]}" if text else kind
 
 
 def _some(names: list[str]) -> str:
