@@ -41,6 +41,6 @@ def _right(model: nn.Module, dataset: Dataset, rows: torch.Tensor, attack: Attac
     if attack is not None:
         found = attack(model, x, y, rng=rng.child("test").at(dataset.ids[rows]))
         return (~found.success).sum()
-    with evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.no_grad():
         right: torch.Tensor = (model(x).argmax(1) == y).sum()
     return right
