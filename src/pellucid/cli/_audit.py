@@ -64,7 +64,7 @@ def audit(
     from pellucid import audits
     from pellucid.core import DataError, RunFolder
 
-    _check_names((*probe, *skip))
+    _check_names(probe, skip)
     if samples < 1:
         raise DataError(f"--samples must be at least 1, got {samples}")
     folder = out if out is not None else Path("runs") / f"{_slug(model)}-{_slug(data)}"
@@ -107,15 +107,17 @@ def audit(
     return 1 if report.failed else 0
 
 
-def _check_names(names: tuple[str, ...]) -> None:
+def _check_names(probes: tuple[str, ...], skip: tuple[str, ...]) -> None:
     from pellucid.audits import PROBES
     from pellucid.core import PellucidError
 
-    for name in names:
+    for name in (*probes, *skip):
         if name not in PROBES:
             near = difflib.get_close_matches(name, PROBES, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"the probes are {', '.join(PROBES)}"
             raise PellucidError(f"there is no probe {name!r}; {hint}")
+    if set(probes or PROBES) <= set(skip):
+        raise PellucidError("no probe is left to run; skip fewer of them")
 
 
 def _subject(
