@@ -187,10 +187,17 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(recipe, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
-def test_a_weight_without_a_term_is_refused_and_leaves_nothing(recipe, tmp_path):
+def test_an_unusable_device_is_refused(recipe, tmp_path):
+    with pytest.raises(RunError, match=r"device 'warp' cannot be used here.*; use --device cpu"):
+        train(recipe, tmp_path / "out", device="warp")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_weight_without_a_term_is_refused_and_can_be_put_right(recipe, tmp_path):
     wrong = Recipe.parse(recipe.to_dict(), overrides=("weighting.weights.flow=1",))
     with pytest.raises(RecipeError, match=r"weighting\.weights names 'flow' but the terms are accuracy, clean"):
         train(wrong, tmp_path / "out")
+    assert train(recipe, tmp_path / "out").folder.status == "complete"
 
 
 def test_half_precision_learns_too(recipe, tmp_path):

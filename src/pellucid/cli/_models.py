@@ -37,11 +37,12 @@ def show_model(name: str, /) -> int:
     if name not in SHIPPED:
         raise ModelError(f"there is no model {name!r}; {nearest(name, SHIPPED)}the models are {', '.join(SHIPPED)}")
     shown = SHIPPED[name]
+    values = "" if shown.bounds is None else f", values in [{shown.bounds[0]:g}, {shown.bounds[1]:g}]"
     facts = {
         "task": shown.task,
         "architecture": ", ".join(f"{key}={value}" for key, value in shown.architecture.items()),
         "parameters": f"{shown.parameters:,}",
-        "input": f"{' x '.join(map(str, shown.input_shape))}, values in [{shown.bounds[0]:g}, {shown.bounds[1]:g}]",
+        "input": " x ".join(map(str, shown.input_shape)) + values,
         "classes": ", ".join(shown.class_names),
         "trained on": shown.data,
         "made": f"{shown.date}, {shown.minutes:g} minutes on {shown.hardware}, seed {shown.seed}",

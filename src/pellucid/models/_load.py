@@ -105,7 +105,7 @@ def _trained(spec: str) -> Path | None:
 
 
 def _load_trained(weights: Path, device: torch.device) -> Loaded:
-    card = read_json(weights.with_suffix(".json"), Card)
+    card: Card = read_json(weights.with_suffix(".json"), Card)
     return _load_carded(card, weights, "export them again", device)
 
 
@@ -132,7 +132,8 @@ def _unknown(spec: str) -> str:
                 "and give file.py:factory@weights.safetensors"
             )
         return f"{spec} holds no architecture; give file.py:factory@weights.safetensors"
-    return f"there is no model {spec!r}; {nearest(spec, SHIPPED)}give one of {', '.join(SHIPPED)}, a training's folder, or file.py:factory"
+    ways = f"give one of {', '.join(SHIPPED)}, or file.py:factory, or a training's folder"
+    return f"there is no model {spec!r}; {nearest(spec, SHIPPED)}{ways}"
 
 
 # -- a user's file ------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pellucid.core import Batch, Objective, Stream
+from pellucid.core import Batch, Objective, RunError, Stream
 
 Terms = Mapping[str, Tensor]
 Step = Callable[[Batch, Stream], Terms]
@@ -26,6 +26,9 @@ class Parallel:
 
     Args:
         device: "cpu", "cuda" or one card such as "cuda:1"; under `torchrun`, "cuda" is the process's own card.
+
+    Raises:
+        RunError: this machine has no such device.
     """
 
     def __init__(self, device: str = "cpu") -> None:
@@ -33,7 +36,7 @@ class Parallel:
         self.rank = int(os.environ.get("RANK", "0")) if self.world > 1 else 0
         if device == "cuda" and self.world > 1:
             device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        self.device = torch.device(device)
+        self.device = _device(device)
         self._started = False
 
     @property
@@ -92,6 +95,16 @@ class Parallel:
         """Go on when every process is here."""
         if self.world > 1:
             dist.barrier()
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"device {name!r} cannot be used here: {reason}; use --device cpu") from error
+    return device
 
 
 class _Step(nn.Module):

@@ -210,8 +210,8 @@ def _check_fit(recipe: Recipe, model: nn.Module, data: Dataset, parallel: Parall
 
 
 def _check_same(folder: Path, recipe: Recipe) -> None:
-    """Refuse to continue a folder that was begun with another recipe."""
-    if not (folder / RECIPE).is_file():
+    """Refuse to continue a folder that was begun with another recipe, once there is something to lose."""
+    if not (folder / RECIPE).is_file() or not any((folder / CHECKPOINTS).glob("epoch-*")):
         return
     before, now = _flat(Recipe.parse(read_json(folder / RECIPE)).to_dict()), _flat(recipe.to_dict())
     changed = sorted(key for key in before | now if before.get(key) != now.get(key) and key != "license")
