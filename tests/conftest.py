@@ -45,6 +45,12 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # xdist runs a process per core; sums then also come out the same on every machine
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if " at 0x" in item.nodeid:  # it would be another name in each process, and xdist would stop
+            raise pytest.UsageError(f"{item.nodeid} has an address in its name; give `ids`")
+
+
 @pytest.fixture
 def rng() -> Stream:
     """The stream that tests draw from: `rng.child("what for")`."""

@@ -133,7 +133,9 @@ def test_batch_size_does_not_matter(task: Task, attack: Any, size: int, rng: Str
 
 
 @pytest.mark.parametrize(
-    "attack", [PGD(Linf(0.0)), PGD(L2(0.0)), PGD(Linf(0.1), steps=0), RandomSearch(L2(0.0))], ids=str
+    "attack",
+    [PGD(Linf(0.0)), PGD(L2(0.0)), PGD(Linf(0.1), steps=0), RandomSearch(L2(0.0))],
+    ids=["linf", "l2", "no steps", "search"],
 )
 def test_without_budget_or_steps_the_inputs_come_back(task: Task, attack: Any, rng: Stream) -> None:
     found = attack(task.model, task.x, task.y, rng=rng)
