@@ -182,6 +182,15 @@ def test_a_stale_lock_is_taken_over(tmp_path, lock):
     assert RunFolder.open(tmp_path).status == "complete"
 
 
+def test_a_folder_taken_at_the_same_moment_is_refused(tmp_path, monkeypatch):
+    run = RunFolder.create(tmp_path, kind="audit")
+    monkeypatch.setattr(run, "_check_unlocked", lambda: None)
+    monkeypatch.setattr(type(tmp_path), "unlink", lambda path: None)  # the other process locks after we looked
+    _lock(tmp_path, pid=os.getppid())
+    with pytest.raises(RunError, match="was taken by another process this moment"):
+        run.__enter__()
+
+
 def test_a_killed_process_leaves_a_folder_that_can_be_resumed(tmp_path):
     code = (
         "import os, sys; from pellucid.core import RunFolder\n"
