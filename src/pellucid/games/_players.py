@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -60,6 +60,7 @@ class Patches:
     """
 
     grid: Cells
+    _: KW_ONLY
     fill: Fill = "mean"
     background: Tensor | None = None
 
@@ -110,6 +111,7 @@ class Features:
         names: one name per player.
     """
 
+    _: KW_ONLY
     fill: Fill = "mean"
     background: Tensor | None = None
     groups: Sequence[Sequence[int]] | None = None
