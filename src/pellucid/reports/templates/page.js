@@ -35,16 +35,18 @@
   function tooltip(spec) {
     const unit = (suffix) => (suffix === "%" ? "%" : suffix ? " " + suffix : "");
     const [x, y] = [unit(spec.xUnit), unit(spec.yUnit)];
+    const show = (value, suffix) =>
+      suffix === "%" && value !== null ? number(Math.round(10 * value) / 10) : number(value);
     const plain = (text) => String(text).replaceAll("{", "(").replaceAll("}", ")"); // braces style rich text
     return (items) => {
       const points = items.filter((item) => String(item.seriesId).startsWith("line-"));
       if (!points.length) return "";
       const at = spec.flat ? 1 : 0;
       const first = points[0].value;
-      const lines = [spec.bars ? plain(points[0].name || points[0].axisValueLabel) : `${plain(spec.xLabel)}: ${number(first[at])}${x}`];
+      const lines = [spec.bars ? plain(points[0].name || points[0].axisValueLabel) : `${plain(spec.xLabel)}: ${show(first[at], x)}${x}`];
       for (const { seriesName, value } of points) {
-        let line = `${plain(seriesName)}: ${number(value[1 - at])}${y}`;
-        if (value.length > 3 && value[2] !== null) line += `  (${number(value[2])} to ${number(value[3])})`;
+        let line = `${plain(seriesName)}: ${show(value[1 - at], y)}${y}`;
+        if (value.length > 3 && value[2] !== null) line += `  (${show(value[2], y)} to ${show(value[3], y)}${y})`;
         lines.push(line);
       }
       return lines.join("\n");
@@ -78,6 +80,7 @@
     }
     options.textStyle = { fontFamily: styles().getPropertyValue("--font") };
     options.tooltip.formatter = tooltip(spec);
+    options.tooltip.textStyle.fontFamily = options.textStyle.fontFamily;
     chart.setOption(options, { notMerge: true });
   }
 
