@@ -224,6 +224,11 @@ def test_a_function_is_no_model(images):
         inspect.unwrap(_count_logits)(lambda x: x, images, torch.arange(20), "net")  # past the run-time type check
 
 
+def test_a_lazy_model_must_be_complete(images):
+    with pytest.raises(ModelError, match="has lazy layers without weights yet; call it once on a batch"):
+        Subject(nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), images)
+
+
 def test_surrogates_must_know_the_same_classes(model, images, labels):
     with pytest.raises(ModelError, match="surrogate other tells 5 classes apart but model 3"):
         Subject(model, images, labels, surrogates={"other": Linear(classes=5)})

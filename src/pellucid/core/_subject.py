@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ._contracts import Modality
 from ._errors import DataError, ModelError, described
@@ -212,6 +213,8 @@ def _count_logits(model: nn.Module, inputs: Tensor, ids: Tensor, name: str) -> i
     """Return how many logits a model gives, or say in one sentence why it cannot be audited."""
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name} must be a torch.nn.Module, got {type(model).__name__}; wrap a function in a Module")
+    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        raise ModelError(f"{name} has lazy layers without weights yet; call it once on a batch where it is made")
     x, few = inputs[:_ASKED], ids[:_ASKED]
     with evaluating(model), torch.no_grad():
         first = _answers(model, x, few, name)
