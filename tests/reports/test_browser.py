@@ -82,8 +82,7 @@ INK = """
 """
 
 
-@pytest.mark.parametrize("name", ["audit", "comparison"])
-@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize(("name", "dark"), [("audit", False), ("audit", True), ("comparison", False)])
 def test_no_error_no_request_and_every_chart_drawn(opened: Callable[..., Chrome], name: str, dark: bool) -> None:
     chrome = opened(name, dark=dark)
     scroll_through(chrome)
@@ -187,8 +186,7 @@ def test_legends_hide_and_show(opened: Callable[..., Chrome]) -> None:
     assert complaints(chrome) == []
 
 
-@pytest.mark.parametrize("name", ["audit", "comparison"])
-@pytest.mark.parametrize("width", [320, 400, 768])
+@pytest.mark.parametrize(("name", "width"), [("audit", 320), ("audit", 400), ("comparison", 400)])
 def test_narrow_screens_scroll_only_down(opened: Callable[..., Chrome], name: str, width: int) -> None:
     chrome = opened(name, width=width)
     scroll_through(chrome)

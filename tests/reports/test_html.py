@@ -188,7 +188,7 @@ def test_everything_is_said(samples: ModuleType, audit: str) -> None:
     assert report.skipped[0].reason in text
     assert report.failed[0].error in text
     assert report.subject.notes[0] in text
-    assert "This audit was interrupted." in text
+    assert "This audit is not complete." in text
     assert "1 weak" in text
 
 
@@ -221,6 +221,17 @@ def test_an_audit_without_findings_says_so(samples: ModuleType) -> None:
     html = write_html(msgspec.structs.replace(samples.report(), findings=(), plan=(), command="", skipped=()))
     assert "No question was answered" in html
     assert 'id="works"' not in html
+
+
+def test_planned_questions_that_were_not_reached_are_listed(samples: ModuleType) -> None:
+    import msgspec
+
+    report = samples.report(complete=False)
+    html = write_html(msgspec.structs.replace(report, findings=report.findings[:4], failed=()))
+    text = re.sub(r"\s+", " ", Page(html).text)
+    assert "2 planned questions were not reached" in text
+    assert html.count(">Not reached<") == 2
+    assert report.findings[5].question in text
 
 
 def test_the_comparison_shows_every_verdict(comparison: str) -> None:

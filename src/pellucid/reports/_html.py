@@ -18,7 +18,7 @@ from pellucid.core import Curve, Finding, Gallery, Heatmap, Level, Measure, Tabl
 
 from . import _figures, _format
 from ._bibliography import bibliography
-from ._report import Comparison, Report
+from ._report import Comparison, Planned, Report
 
 HERE = Path(__file__).parent
 LEVELS: tuple[Level, ...] = ("weak", "watch", "fine")
@@ -48,9 +48,17 @@ def _audit(report: Report) -> dict[str, Any]:
         "cards": sorted(findings, key=lambda finding: LEVELS.index(finding.level)),
         "sections": _sections(findings),
         "counts": [(level, sum(f.level == level for f in findings)) for level in LEVELS],
+        "unreached": _unreached(report),
         "anchors": {finding.name: f"finding-{k}" for k, finding in enumerate(findings)},
         "works": bibliography([key for finding in findings for key in finding.references]),
     }
+
+
+def _unreached(report: Report) -> list[Planned]:
+    """Return what was planned but neither answered, skipped nor failed: the audit stopped before."""
+    answered = {finding.probe for finding in report.findings}
+    reached = answered | {entry.probe for entry in report.skipped} | {entry.probe for entry in report.failed}
+    return [row for row in report.plan if not row.skip and row.probe not in reached]
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
