@@ -190,6 +190,16 @@ def test_tied_weights_may_be_stored_once(tmp_path):
     assert_close(loaded.model[1].weight.detach(), torch.eye(3))
 
 
+def test_lazy_layers_take_the_shapes_of_their_weights(tmp_path):
+    (tmp_path / "net.py").write_text("from torch import nn\ndef lazy():\n    return nn.LazyLinear(2)\n")
+    write_tensors(tmp_path / "w.safetensors", {"weight": torch.ones(2, 7), "bias": torch.zeros(2)})
+    loaded = models.load(f"{tmp_path / 'net.py'}:lazy@{tmp_path / 'w.safetensors'}")
+    assert loaded.model(torch.ones(1, 7)).tolist() == [[7.0, 7.0]]
+    write_tensors(tmp_path / "w.safetensors", {"bias": torch.zeros(2)})
+    with pytest.raises(ModelError, match="lacks weight"):
+        models.load(f"{tmp_path / 'net.py'}:lazy@{tmp_path / 'w.safetensors'}")
+
+
 class Bomb:
     """Runs code when unpickled."""
 

@@ -14,6 +14,7 @@ from types import MappingProxyType, ModuleType
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from pellucid.core import DataError, ModelError, Stream, described, first_line, nearest, read_json, read_tensors, sniff
 from pellucid.nn.models import build
@@ -218,10 +219,15 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     Raises:
         ModelError: keys are missing, unexpected or of another shape; the first few are named.
     """
-    wanted = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
-    filled = {value.data_ptr() for key, value in wanted.items() if key in tensors and value.numel()}
-    missing = [key for key, value in wanted.items() if key not in tensors and value.data_ptr() not in filled]
-    unexpected = [key for key in tensors if key not in wanted]
+    state = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
+    wanted = {key: value for key, value in state.items() if not is_lazy(value)}  # lazy layers take any shape
+    filled = {(value.data_ptr(), value.shape) for key, value in wanted.items() if key in tensors and value.numel()}
+    missing = [
+        key
+        for key, value in state.items()
+        if key not in tensors and (is_lazy(value) or (value.data_ptr(), value.shape) not in filled)
+    ]
+    unexpected = [key for key in tensors if key not in state]
     reshaped = [
         f"{key} is {tuple(tensors[key].shape)}, not {tuple(value.shape)}"
         for key, value in wanted.items()
