@@ -18,7 +18,7 @@ from pellucid.core import Curve, Finding, Gallery, Heatmap, Level, Measure, Tabl
 
 from . import _figures, _format
 from ._bibliography import bibliography
-from ._report import Comparison, Planned, Report
+from ._report import Comparison, Difference, Planned, Report
 
 HERE = Path(__file__).parent
 LEVELS: tuple[Level, ...] = ("weak", "watch", "fine")
@@ -71,8 +71,30 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "before": comparison.before,
         "after": comparison.after,
         "pairs": [(before.get(name), after.get(name)) for name in names],
-        "differences": differences,
+        "clear": [d for d in differences if d.verdict != "no clear difference"],
+        "unclear": [d for d in differences if d.verdict == "no clear difference"],
+        "tests": list(dict.fromkeys(d.test for d in differences if d.test)),
+        "largest": max((abs(end) for d in differences if d.before.unit == "%" for end in _ends(d)), default=0.0),
         "counts": [(v, sum(d.verdict == v for d in differences)) for v in VERDICTS],
+    }
+
+
+def _ends(difference: Difference) -> list[float]:
+    return [end for end in (difference.difference, difference.low, difference.high) if end is not None]
+
+
+def swing(difference: Difference, largest: float) -> dict[str, float] | None:
+    """Return where a difference of percentages lies on a ruler of 100 units with zero in its middle."""
+    value = difference.difference
+    if difference.before.unit != "%" or value is None or not largest:
+        return None
+    low = value if difference.low is None else difference.low
+    high = value if difference.high is None else difference.high
+    scale = 49 / largest
+    return {
+        "value": round(49.2 + scale * value, 2),
+        "low": round(50 + scale * low, 2),
+        "width": round(max(0.0, scale * (high - low)), 2),
     }
 
 
@@ -176,6 +198,7 @@ def _environment() -> jinja2.Environment:
         "sheet_of": _figures.sheet,
         "signed": _format.signed,
         "span": _format.span,
+        "swing_of": swing,
         "value_of": value_of,
         "words": WORDS,
     }
