@@ -12,6 +12,12 @@ def test_default_network_is_about_340_thousand_parameters_and_ten_logits():
     assert model(torch.rand(3, 1, 28, 28)).shape == (3, 10)
 
 
+def test_pooling_keeps_the_sizes():
+    model = SmallCNN(SmallCNNSettings(pooling=True))
+    assert sum(p.numel() for p in model.parameters()) == 333_526
+    assert model(torch.rand(3, 1, 28, 28)).shape == (3, 10)
+
+
 def test_each_logit_depends_on_its_own_sample_only(rng):
     model, x = SmallCNN(), rng.uniform((5, 1, 28, 28))
     assert_close(model(x)[2:3], model(x[2:3]), atol=1e-5, rtol=1e-5)

@@ -23,6 +23,8 @@ class SmallCNNSettings(
         image_size: height and width in pixels, a multiple of four.
         channels: filters of the two convolutions.
         hidden: width of the hidden fully connected layer.
+        pooling: 3 x 3 convolutions with max pooling, which learn more, in place of strided 4 x 4 ones, which take half
+            the time.
         classes: number of logits.
         mean, std: of the training pixels; inputs in [0, 1] are normalized inside the model. The defaults are
             Fashion-MNIST's.
@@ -32,6 +34,7 @@ class SmallCNNSettings(
     image_size: Annotated[int, Meta(ge=4, multiple_of=4)] = 28
     channels: tuple[Positive, Positive] = (32, 64)
     hidden: Positive = 100
+    pooling: bool = False
     classes: Annotated[int, Meta(ge=2)] = 10
     mean: float = 0.286
     std: Annotated[float, Meta(gt=0)] = 0.353
@@ -42,7 +45,7 @@ class SmallCNNSettings(
 
 
 class SmallCNN(nn.Module):
-    """Two strided convolutions and one hidden layer; 348,086 parameters as it comes.
+    """Two convolutions, each halving the image, and one hidden layer; 348,086 parameters as it comes.
 
     There is no batch normalization: a sample's logits depend on that sample alone, so training on several devices
     equals training on one, and masked or attacked inputs do not disturb each other.
@@ -61,9 +64,12 @@ class SmallCNN(nn.Module):
         self.settings = settings = settings or SmallCNNSettings()
         first, second = settings.channels
         side = settings.image_size // 4
-        self.conv1 = nn.Conv2d(settings.in_channels, first, kernel_size=4, stride=2, padding=1)
+        shape = {"kernel_size": 3, "padding": 1} if settings.pooling else {"kernel_size": 4, "stride": 2, "padding": 1}
+        self.conv1 = nn.Conv2d(settings.in_channels, first, **shape)
+        self.pool1 = nn.MaxPool2d(2) if settings.pooling else nn.Identity()
         self.relu1 = nn.ReLU()
-        self.conv2 = nn.Conv2d(first, second, kernel_size=4, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(first, second, **shape)
+        self.pool2 = nn.MaxPool2d(2) if settings.pooling else nn.Identity()
         self.relu2 = nn.ReLU()
         self.fc1 = nn.Linear(second * side * side, settings.hidden)
         self.relu3 = nn.ReLU()
@@ -75,5 +81,7 @@ class SmallCNN(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """Return logits for images in [0, 1]."""
         x = (x - self.settings.mean) / self.settings.std
-        x = self.relu2(self.conv2(self.relu1(self.conv1(x))))
+        # Pooling before the ReLU gives the same numbers with a quarter of the work for the ReLU.
+        x = self.relu1(self.pool1(self.conv1(x)))
+        x = self.relu2(self.pool2(self.conv2(x)))
         return self.fc2(self.relu3(self.fc1(x.flatten(1))))  # type: ignore[no-any-return]
