@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from pellucid.attacks import PGD, Linf, RandomSearch
-from pellucid.core import DataError, Stream, wilson
+from pellucid.core import DataError, ModelError, Stream, wilson
 from pellucid.metrics import attacked, more_steps, random_search_beats, transfer_accuracy
 
 
@@ -99,3 +99,5 @@ def test_bad_input(honest: nn.Module, x: Tensor, y: Tensor, rng: Stream) -> None
         transfer_accuracy(honest, x, y[:3])
     with pytest.raises(ValueError, match="rng is bound to 3 samples but x holds 80"):
         attacked(honest, x, y, PGD(Linf(0.1)), rng=rng.at([1, 2, 3]))
+    with pytest.raises(ModelError, match="NaN or infinity for sample 0"):
+        transfer_accuracy(lambda x: x * torch.nan, x, y)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from pellucid.core import DataError, ModelError
+from pellucid.core import DataError, Model, ModelError, evaluating
 
 
 def checked(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,3 +28,17 @@ def checked(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             f"sample {row} has label {int(labels[row])} but the logits know classes 0 to {logits.shape[1] - 1}"
         )
     return logits.detach().double(), labels
+
+
+def answers(model: Model, x: Tensor, ids: Tensor) -> Tensor:
+    """Return the predicted class of each input `(b,)`; the model is borrowed, `ids` name the samples in errors."""
+    with evaluating(model, precise=False), torch.no_grad():
+        logits = model(x)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ModelError(f"the model must return logits of shape ({len(x)}, K) with K >= 2, got {shape}")
+    broken = (~logits.isfinite()).any(1).nonzero()
+    if len(broken):
+        name = int(ids[int(broken[0])])
+        raise ModelError(f"the model gives NaN or infinity for sample {name}; repair the weights or the input")
+    return logits.argmax(1)

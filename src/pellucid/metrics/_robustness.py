@@ -15,16 +15,16 @@ from pellucid.core import (
     DataError,
     Interval,
     Model,
-    ModelError,
     OnStep,
     Perturbed,
     Space,
     Stream,
     device_of,
-    evaluating,
     silent,
     wilson,
 )
+
+from ._logits import answers
 
 
 @runtime_checkable
@@ -220,14 +220,5 @@ class _Walk:
         self.params[rows] = kept.to(self.params)
 
     def _wrong(self, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
-        with evaluating(self.model, precise=False), torch.no_grad():
-            logits = self.model(x)
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
-            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ModelError(f"the model must return logits of shape ({len(x)}, K) with K >= 2, got {shape}")
-        broken = (~logits.isfinite()).any(1).nonzero()
-        if len(broken):
-            name = int(self.ids[rows[int(broken[0])]])
-            raise ModelError(f"the model gives NaN or infinity for sample {name}; repair the weights or the input")
         self.evaluations += len(x)
-        return logits.argmax(1) != y
+        return answers(self.model, x, self.ids[rows]) != y

@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pellucid.core import Attack, DataError, Interval, Model, Perturbed, Stream, device_of, evaluating, wilson
+from pellucid.core import Attack, DataError, Interval, Model, Perturbed, Stream, device_of, wilson
+
+from ._logits import answers
 
 
 @dataclass(frozen=True)
@@ -132,13 +134,15 @@ def transfer_accuracy(model: Model, adversarial: Tensor, y: Tensor, *, batch_siz
 
     Returns:
         The share of correct answers with Wilson's 95 % interval.
+
+    Raises:
+        ModelError: the model returns no `(b, K)` logits, or NaN.
     """
     _check_pairs(adversarial, y)
     device = device_of(model)
     right = 0
-    with evaluating(model, precise=False), torch.no_grad():
-        for x, labels in zip(torch.split(adversarial, batch_size), torch.split(y, batch_size), strict=True):
-            right += int((model(x.to(device)).argmax(1) == labels.to(device)).sum())
+    for rows in torch.split(torch.arange(len(y)), batch_size):
+        right += int((answers(model, adversarial[rows].to(device), rows) == y[rows].to(device)).sum())
     return wilson(right, len(y))
 
 
