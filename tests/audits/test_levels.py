@@ -14,9 +14,10 @@ def test_accuracy():
 
 
 def test_calibration():
-    assert levels.calibration(0.04, 0.02).level == "fine"
-    assert levels.calibration(0.05, 0.02).level == "watch"
-    assert levels.calibration(0.2, 0.02).level == "weak"
+    assert levels.calibration(0.04, 0.02, one_sided=False).level == "fine"
+    assert levels.calibration(0.04, 0.02, one_sided=True).level == "watch"
+    assert levels.calibration(0.05, 0.02, one_sided=False).level == "watch"
+    assert levels.calibration(0.2, 0.02, one_sided=True).level == "weak"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pellucid.audits._wording import brief, count, listed, percent, points
+from pellucid.audits._wording import brief, count, in_percent, listed, percent
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,9 @@ def test_brief(value, text):
     assert brief(value) == text
 
 
-def test_points_carry_their_sign():
-    assert points(0.071) == "+7.1 points"
-    assert points(-0.071) == "-7.1 points"
+def test_percent_as_a_number_has_no_float_dust():
+    assert in_percent(0.926) == 92.6
+    assert in_percent(math.nan) is None
 
 
 def test_counts_and_lists():

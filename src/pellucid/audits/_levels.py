@@ -53,13 +53,21 @@ def accuracy(low: float, floor: float, *, worst_high: float, overall_low: float)
     return Judged("fine", "Clearly better than the majority class, and no class clearly worse than the average.")
 
 
-def calibration(error: float, floor: float) -> Judged:
+def calibration(error: float, floor: float, *, one_sided: bool) -> Judged:
     """Judge a calibration error against the one that a perfectly calibrated model shows on as many samples.
 
     Args:
         error: expected calibration error measured.
         floor: mean error of a perfectly calibrated model with the same confidences.
+        one_sided: the interval of mean confidence minus accuracy excludes 0; this finds a small but constant bias that
+            the error cannot tell from chance.
     """
+    if error <= FLOORS_NEEDED * floor and one_sided:
+        return Judged(
+            "watch",
+            f"The error itself is within {FLOORS_NEEDED:g} times the {percent(floor)} that chance explains, but mean "
+            "confidence and accuracy differ by more than chance.",
+        )
     if error <= FLOORS_NEEDED * floor:
         return Judged(
             "fine",
@@ -95,7 +103,7 @@ def robustness(clean: float, attacked: float, radius: str, *, floor: float, trus
     lost = 1 - attacked / clean
     rule = f"The attack at {radius} takes {percent(lost)} of the clean accuracy"
     if lost > LOST_WEAK:
-        return Judged("weak", f"{rule}, more than half: changes that people hardly see decide the answer.")
+        return Judged("weak", f"{rule}, more than half: a small change decides the answer.")
     if not trusted:
         return Judged("watch", f"{rule}, but a sanity check of the attack failed: the model may be weaker than this.")
     if lost > LOST_WATCH:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from torch import Tensor
+
+from pellucid.core import Number, number
+
 
 def percent(share: float) -> str:
     """Return a share in [0, 1] as a percentage: 91.3%, and 0.3% or 100% at the ends."""
@@ -14,9 +18,9 @@ def percent(share: float) -> str:
     return f"{text.removesuffix('.0')}%"
 
 
-def points(difference: float) -> str:
-    """Return a difference of two shares in percentage points, with its sign."""
-    return f"{100 * difference:+.1f} points"
+def in_percent(share: float | Tensor) -> Number:
+    """Return a share as the number of percent that a measure of unit "%" holds, without the dust of binary floats."""
+    return number(round(100 * float(share), 9))
 
 
 def brief(value: float | None) -> str:

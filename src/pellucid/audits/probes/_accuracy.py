@@ -33,7 +33,7 @@ from pellucid.metrics import Classification, classification
 
 from .. import _levels
 from .._samples import ids_of, picture
-from .._wording import count, percent
+from .._wording import count, in_percent, percent
 
 NO_LABELS = "needs labels, and the data have none"
 MOST_CLASSES_DRAWN = 40
@@ -91,9 +91,9 @@ class Accuracy:
             measure=Measure(
                 name="accuracy",
                 label="accuracy",
-                value=number(100 * accuracy.value),
-                low=number(100 * accuracy.low),
-                high=number(100 * accuracy.high),
+                value=in_percent(accuracy.value),
+                low=in_percent(accuracy.low),
+                high=in_percent(accuracy.high),
                 unit="%",
                 usual=f"above {percent(result.majority_floor)}, the share of the most frequent class",
                 better="higher",
@@ -160,9 +160,9 @@ def _per_class(result: Classification, subject: Subject) -> tuple[Measure, ...]:
             Measure(
                 name=f"accuracy[{name}]",
                 label=f"accuracy on {name}",
-                value=number(100 * result.per_class.value[k]),
-                low=number(100 * result.per_class.low[k]),
-                high=number(100 * result.per_class.high[k]),
+                value=in_percent(result.per_class.value[k]),
+                low=in_percent(result.per_class.low[k]),
+                high=in_percent(result.per_class.high[k]),
                 unit="%",
                 better="higher",
                 samples=numbers(torch.where(own, result.correct.double(), torch.nan)),
@@ -231,7 +231,7 @@ def _mixed_up(result: Classification, names: tuple[str, ...]) -> Table:
     off = result.confusion.clone().fill_diagonal_(0)
     top = off.flatten().argsort(descending=True, stable=True)[:10].tolist()
     pairs = [(k // len(names), k % len(names)) for k in top if off.flatten()[k] > 0]
-    rows = tuple((names[a], names[b], int(off[a, b]), float(off[a, b] / result.support[a])) for a, b in pairs)
+    rows = tuple((names[a], names[b], int(off[a, b]), int(off[a, b]) / int(result.support[a])) for a, b in pairs)
     return Table(
         title="Most frequent mistakes",
         columns=("true class", "answer", "samples", "share of the true class"),

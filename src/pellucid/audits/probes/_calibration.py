@@ -33,7 +33,7 @@ from pellucid.metrics import calibration
 
 from .. import _levels
 from .._samples import ids_of
-from .._wording import brief, count, percent
+from .._wording import brief, count, in_percent, percent
 from ._accuracy import NO_LABELS
 
 BINS = 15
@@ -61,10 +61,10 @@ class Calibration:
         logits = subject.logits()
         result = calibration(logits, subject.labels, bins=BINS)
         on_step(len(subject), len(subject))
-        judged = _levels.calibration(result.ece, result.floor)
         ece = _interval(result, rng.child("ece"))
         gap = result.confidence - result.correct.double()
         gaps = bootstrap(gap, rng=rng.child("gap"))
+        judged = _levels.calibration(result.ece, result.floor, one_sided=bool(gaps.low > 0 or gaps.high < 0))
         loss = cross_entropy(logits.double(), subject.labels)
         losses = bootstrap(loss, rng=rng.child("loss"))
         confident = float(result.confidence.mean())
@@ -89,9 +89,9 @@ class Calibration:
                 measure=Measure(
                     name="ece",
                     label="expected calibration error",
-                    value=number(100 * result.ece),
-                    low=number(100 * max(0.0, float(ece.low))),
-                    high=number(100 * min(1.0, float(ece.high))),
+                    value=in_percent(result.ece),
+                    low=in_percent(max(0.0, float(ece.low))),
+                    high=in_percent(min(1.0, float(ece.high))),
                     unit="%",
                     usual=f"about {percent(result.floor)} by chance alone on this many samples",
                     better="lower",
@@ -103,9 +103,9 @@ class Calibration:
                     Measure(
                         name="overconfidence",
                         label="mean confidence minus accuracy",
-                        value=number(100 * result.overconfidence),
-                        low=number(100 * gaps.low),
-                        high=number(100 * gaps.high),
+                        value=in_percent(result.overconfidence),
+                        low=in_percent(gaps.low),
+                        high=in_percent(gaps.high),
                         unit="%",
                         usual="0, positive when the model promises too much",
                         samples=numbers(gap),

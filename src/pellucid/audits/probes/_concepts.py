@@ -182,7 +182,7 @@ def _answer(subject: Subject, found: list[Explained], needed: Tensor) -> str:
         return "The score does not change when parts of the input are masked, so there are no concepts."
     parts, every = ("cells" if is_image(subject) else "features"), 2 ** found[0].n_players
     sparse = sum(c.sparse for c in found)
-    who = f"{sparse} of {count(len(found), 'sample')}"
+    who = f"{sparse or 'none'} of {count(len(found), 'sample')}"
     answer = (
         f"For {who}, at most {MOST_PATTERNS} combinations of the {found[0].n_players} {parts} reproduce "
         f"{percent(EXPLAINED)} of the variance of the score over all {every:,} masked versions; on average "
@@ -190,10 +190,11 @@ def _answer(subject: Subject, found: list[Explained], needed: Tensor) -> str:
     )
     if sparse < len(found):
         fewest = min((c.explained_variance for c in found if not c.sparse), default=math.nan)
-        answer += f" Not sparse here: for the others {MOST_PATTERNS} explain as little as {percent(fewest)}."
-    size = _mean_size(found)
+        little = percent(fewest) if fewest > 0 else "nothing"
+        answer += f" Not sparse here: for some, {MOST_PATTERNS} combinations explain as little as {little}."
+    size = _mean_size([c for c in found if c.sparse])
     if math.isfinite(size):
-        answer += f" Weighted by strength, a combination joins {size:.1f} {parts}."
+        answer += f" Where it is sparse, a combination joins {size:.1f} {parts}, weighted by strength."
     return answer
 
 
@@ -295,7 +296,8 @@ def _needed_in_words(c: Explained) -> str:
         return "masking does not change the score"
     if c.sparse:
         return f"{count(c.needed, 'pattern')} explain {percent(c.explained_variance)}"
-    return f"not sparse here: {MOST_PATTERNS} patterns explain {percent(c.explained_variance)}, {c.needed:,} are needed"
+    explained = percent(max(0.0, c.explained_variance))
+    return f"not sparse here: {MOST_PATTERNS} patterns explain {explained}, {c.needed:,} are needed"
 
 
 def _explained_curve(subject: Subject, found: list[Explained]) -> Curve:

@@ -44,7 +44,7 @@ from pellucid.metrics import (
 
 from .. import _levels
 from .._samples import draw, ids_of, picture
-from .._wording import brief, count, listed, percent
+from .._wording import brief, count, in_percent, listed, percent
 from ._accuracy import NO_LABELS
 
 STEPS, FEW_STEPS, DRAWS = 20, 5, 20
@@ -164,7 +164,7 @@ class Robustness:
                 Measure(
                     name=f"attacked_sample_accuracy[{made.norm}]",
                     label="accuracy without attack on the attacked samples",
-                    value=number(100 * clean),
+                    value=in_percent(clean),
                     unit="%",
                     better="higher",
                     samples=numbers(curve.correct.double()),
@@ -329,8 +329,8 @@ def _answer(
     if clean == 0:
         return "The model is wrong on every sample without any attack, so there is nothing to attack."
     answer = (
-        f"With {NORMS[made.norm]} {brief(made.reference)}, PGD lowers the accuracy from {percent(clean)} to "
-        f"{percent(robust)} (95% interval {percent(interval[0])} to {percent(interval[1])}, "
+        f"With {NORMS[made.norm]} {brief(made.reference)}{_scale(made)}, PGD lowers the accuracy from "
+        f"{percent(clean)} to {percent(robust)} (95% interval {percent(interval[0])} to {percent(interval[1])}, "
         f"{count(len(subject), 'sample')})."
     )
     half = _half_fooled(curve)
@@ -347,6 +347,10 @@ def _floor(subject: Subject) -> float:
     """Return the accuracy of always answering the most frequent class."""
     assert subject.labels is not None
     return float(subject.labels.bincount().max()) / len(subject)
+
+
+def _scale(made: _Plan) -> str:
+    return "" if made.bounds is None else f" (inputs lie between {made.bounds[0]:g} and {made.bounds[1]:g})"
 
 
 def _half_fooled(curve: RobustnessCurve) -> float | None:
@@ -398,9 +402,9 @@ def _robust_accuracy(made: _Plan, radius: float, curve: RobustnessCurve) -> Meas
     return Measure(
         name=f"robust_accuracy[{made.norm},{brief(radius)}]",
         label=f"accuracy under PGD, {made.norm} radius {brief(radius)}",
-        value=number(100 * curve.accuracy.value[at]),
-        low=number(100 * curve.accuracy.low[at]),
-        high=number(100 * curve.accuracy.high[at]),
+        value=in_percent(curve.accuracy.value[at]),
+        low=in_percent(curve.accuracy.low[at]),
+        high=in_percent(curve.accuracy.high[at]),
         unit="%",
         usual="far below the clean accuracy, unless the model was trained against attacks",
         better="higher",
