@@ -64,11 +64,11 @@ class SmallCNN(nn.Module):
         self.settings = settings = settings or SmallCNNSettings()
         first, second = settings.channels
         side = settings.image_size // 4
-        shape = {"kernel_size": 3, "padding": 1} if settings.pooling else {"kernel_size": 4, "stride": 2, "padding": 1}
-        self.conv1 = nn.Conv2d(settings.in_channels, first, **shape)
+        kernel, stride = (3, 1) if settings.pooling else (4, 2)
+        self.conv1 = nn.Conv2d(settings.in_channels, first, kernel, stride, padding=1)
         self.pool1 = nn.MaxPool2d(2) if settings.pooling else nn.Identity()
         self.relu1 = nn.ReLU()
-        self.conv2 = nn.Conv2d(first, second, **shape)
+        self.conv2 = nn.Conv2d(first, second, kernel, stride, padding=1)
         self.pool2 = nn.MaxPool2d(2) if settings.pooling else nn.Identity()
         self.relu2 = nn.ReLU()
         self.fc1 = nn.Linear(second * side * side, settings.hidden)
