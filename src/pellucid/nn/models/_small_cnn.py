@@ -76,7 +76,7 @@ class SmallCNN(nn.Module):
         self.fc2 = nn.Linear(settings.hidden, settings.classes)
         # Channels-last convolutions take half the time on CPUs and use tensor cores on GPUs; the values are the same.
         # The weights decide the format: a one-channel input has no format of its own.
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """Return logits for images in [0, 1]."""
