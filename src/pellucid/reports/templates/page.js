@@ -58,7 +58,7 @@
     if (held) return held;
     const spec = JSON.parse(document.getElementById(box.id + "-data").textContent);
     const chart = echarts.init(box, null, { renderer: "canvas", devicePixelRatio: Math.max(2, devicePixelRatio || 1) });
-    const entry = { box, chart, spec };
+    const entry = { chart, spec };
     charts.set(box, entry);
     paint(entry);
     box.dataset.drawn = "true";
@@ -72,11 +72,11 @@
     return entry;
   }
 
-  function paint({ box, chart, spec }) {
+  function paint({ chart, spec }) {
     const options = painted(spec.options, styles());
-    if (box.clientWidth < 420) {
+    if (chart.getWidth() < 420) {
       options.xAxis.splitNumber = 3;
-      if (spec.flat) options.yAxis.axisLabel.width = 0.3 * box.clientWidth;
+      if (spec.flat) options.yAxis.axisLabel.width = 0.3 * chart.getWidth();
     }
     options.textStyle = { fontFamily: styles().getPropertyValue("--font") };
     options.tooltip.formatter = tooltip(spec);
