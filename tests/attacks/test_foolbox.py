@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from pellucid.attacks import PGD, L2, Linf
+
+from pellucid.attacks import L2, PGD, Linf
 from pellucid.core import Space, Stream
 
 pytestmark = pytest.mark.peers
