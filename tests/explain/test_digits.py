@@ -10,7 +10,6 @@ from pellucid.core import Stream
 from pellucid.explain import bottleneck, concepts
 from pellucid.games import ModelGame, Patches, log_odds, noise_floor, pair_interactions, table
 
-
 pytestmark = pytest.mark.slow
 
 
