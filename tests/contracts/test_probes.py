@@ -99,6 +99,16 @@ SUBJECTS = {
     "constant model on a table": lambda: subject_of(TABLE, constant(2)),
     "random model": lambda: subject_of(IMAGES, trained(IMAGES, convolutional, steps=0)),
 }
+
+
+@pytest.fixture(autouse=True)
+def smaller(monkeypatch):
+    """Fewer steps and cells, so that every probe meets every subject in seconds; the journeys use the real ones."""
+    monkeypatch.setattr("pellucid.audits.probes._robustness.STEPS", 6)
+    monkeypatch.setattr("pellucid.audits.probes._robustness.DRAWS", 6)
+    monkeypatch.setattr("pellucid.audits.probes._concepts.GRID", (2, 4))
+
+
 CASES = [(name, case) for name in PROBES for case in SUBJECTS]
 
 
