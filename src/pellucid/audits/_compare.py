@@ -219,8 +219,10 @@ def _unpaired(old: Measure, new: Measure) -> PairedTest | None:
 
 def _answer(before: Report, after: Report, differences: tuple[Difference, ...]) -> str:
     old, new = _names(before, after)
-    better = [d for d in differences if d.verdict == "better"]
-    worse = [d for d in differences if d.verdict == "worse"]
+    heads = {(f.name, f.measure.name) for f in before.findings}
+    ranked = sorted(differences, key=lambda d: (_home(before, d), d.name) not in heads)  # headline numbers first
+    better = [d for d in ranked if d.verdict == "better"]
+    worse = [d for d in ranked if d.verdict == "worse"]
     changed = sum(d.verdict == "changed" for d in differences)
     if not (better or worse or changed):
         return f"Between {old} and {new} no number differs clearly."
@@ -232,6 +234,14 @@ def _answer(before: Report, after: Report, differences: tuple[Difference, ...]) 
     if changed:
         parts.append(f"{count(changed, 'number')} without a better direction changed.")
     return " ".join(parts)
+
+
+def _home(report: Report, d: Difference) -> str:
+    """Return the finding that a difference's number belongs to."""
+    mine = (
+        f.name for f in report.findings if f.probe == d.probe and any(m == d.before for m in (f.measure, *f.measures))
+    )
+    return next(mine, "")
 
 
 def _named(differences: list[Difference]) -> str:

@@ -53,6 +53,7 @@ def compare(
 
 def _row(d: Difference) -> tuple[str, str, str, str, str]:
     def shown(value: float | None, sign: str = "") -> str:
-        return "undefined" if value is None else f"{value:{sign}.3g}{d.before.unit}"
+        unit = d.before.unit if d.before.unit in ("", "%") else f" {d.before.unit}"
+        return "undefined" if value is None else f"{value:{sign}.3g}{unit}"
 
     return d.label, shown(d.before.value), shown(d.after.value), shown(d.difference, "+"), d.verdict
