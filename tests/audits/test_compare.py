@@ -118,7 +118,7 @@ def test_without_samples_the_intervals_decide():
 
 def test_a_number_without_interval_is_shown_without_verdict():
     d = only(compare(report(finding(value=1.0)), report(finding(value=5.0))))
-    assert (d.difference, d.verdict, d.test) == (4.0, "no clear difference", "")
+    assert (d.difference, d.verdict, d.test) == (4.0, "not tested", "")
     assert only(compare(report(finding(value=None)), report(finding(value=5.0)))).difference is None
 
 

@@ -136,7 +136,7 @@ class _Session:
             self._add(failed=(Failed(probe=row.probe, question=row.question, error=text),))
             self.on_event(ProbeFailed(row.probe, error))
         else:
-            findings = tuple(_stamped(finding, self.seed) for finding in found)
+            findings = tuple(_stamped(finding, self.seed, self.report.command) for finding in found)
             self._add(findings=findings)
             self.on_event(ProbeDone(row.probe, findings, time.perf_counter() - start))
 
@@ -233,8 +233,16 @@ def _finished(folder: Path, now: Report) -> Report:
     return before
 
 
-def _stamped(finding: Finding, seed: int) -> Finding:
-    """Write into a finding what the probe need not know: the seed, and the versions that computed it."""
+_SUBJECT = "pellucid audit MODEL DATA"
+"""How probes begin a command about their own subject; they need not know what it is called on the command line."""
+
+
+def _stamped(finding: Finding, seed: int, command: str) -> Finding:
+    """Write into a finding what the probe need not know: seed, versions, and the subject's name in its command."""
     versions = {"pellucid": pellucid.__version__, "torch": str(torch.__version__), "numpy": np.__version__}
     provenance = msgspec.structs.replace(finding.provenance, seed=seed, versions=versions)
-    return msgspec.structs.replace(finding, provenance=provenance)
+    advice = finding.advice
+    if advice is not None and command.startswith("pellucid audit "):
+        asked = command.partition(" --")[0]
+        advice = msgspec.structs.replace(advice, command=advice.command.replace(_SUBJECT, asked))
+    return msgspec.structs.replace(finding, provenance=provenance, advice=advice)

@@ -27,7 +27,7 @@ from pellucid.reports import Comparison, Difference, Report
 
 from ._wording import brief, count, listed
 
-Verdict = Literal["better", "worse", "no clear difference", "changed"]
+Verdict = Literal["better", "worse", "no clear difference", "changed", "not tested"]
 
 SIGNIFICANT = 0.05
 
@@ -151,7 +151,7 @@ def _difference(old: _Sided, new: _Sided, rng: Stream) -> Difference:
         before=old.measure,
         after=new.measure,
         difference=plain,
-        verdict="no clear difference",
+        verdict="not tested",
     )
     if test is None:
         return same

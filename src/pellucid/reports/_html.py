@@ -30,8 +30,10 @@ WORDS = {
     "worse": "Worse",
     "changed": "Changed",
     "no clear difference": "No clear difference",
+    "not tested": "Not tested",
 }
-VERDICTS = ("worse", "better", "changed", "no clear difference")
+VERDICTS = ("worse", "better", "changed", "no clear difference", "not tested")
+UNCLEAR = ("no clear difference", "not tested")
 
 
 def write_html(report: Report | Comparison) -> str:
@@ -71,8 +73,8 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "before": comparison.before,
         "after": comparison.after,
         "pairs": [(before.get(name), after.get(name)) for name in names],
-        "clear": [d for d in differences if d.verdict != "no clear difference"],
-        "unclear": [d for d in differences if d.verdict == "no clear difference"],
+        "clear": [d for d in differences if d.verdict not in UNCLEAR],
+        "unclear": [d for d in differences if d.verdict in UNCLEAR],
         "tests": list(dict.fromkeys(d.test for d in differences if d.test)),
         "largest": max((abs(end) for d in differences if d.before.unit == "%" for end in _ends(d)), default=0.0),
         "counts": [(v, sum(d.verdict == v for d in differences)) for v in VERDICTS],

@@ -151,7 +151,8 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         p_value: of the paired test; None where there is none.
         n: number of paired samples.
         test: name of the test; empty where there is none.
-        verdict: "changed" is for measures of which neither direction is better.
+        verdict: "changed" is for measures of which neither direction is better, "not tested" for those without an
+            interval and without values per sample.
     """
 
     probe: str
@@ -165,7 +166,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     p_value: Number = None
     n: int = 0
     test: str = ""
-    verdict: Literal["better", "worse", "no clear difference", "changed"]
+    verdict: Literal["better", "worse", "no clear difference", "changed", "not tested"]
 
 
 class Comparison(

@@ -200,7 +200,7 @@ class Bottleneck:
             on_step=on_step,
         )
         needed = _spectrum_cost(players, subject, QUICK)
-        return _signed_finding(self, part, curve, needed)
+        return _signed_finding(self, part, curve, needed, rng.child("interval"))
 
 
 # -- what it costs ------------------------------------------------------------------------------------------------
@@ -509,7 +509,7 @@ def _maps(result: BottleneckSpectrum) -> tuple[Heatmap, ...]:
 # -- the fallback -------------------------------------------------------------------------------------------------
 
 
-def _signed_finding(probe: Bottleneck, subject: Subject, curve: SignedCurve, needed: int) -> Finding:
+def _signed_finding(probe: Bottleneck, subject: Subject, curve: SignedCurve, needed: int, rng: Stream) -> Finding:
     total, alone = float(curve.total.mean()), float(curve.first_order.mean())
     n = curve.n_players
     centers = ((curve.edges[:-1] + curve.edges[1:] - 1).double() / 2 / max(1, n - 2)).tolist()
@@ -526,8 +526,7 @@ def _signed_finding(probe: Bottleneck, subject: Subject, curve: SignedCurve, nee
     else:
         answer += "; no range of orders stands out from the noise."
     share = curve.utilities.sum(1)
-    chance = Stream(0).child("bottleneck", "signed")
-    interval = bootstrap(share, rng=chance)
+    interval = bootstrap(share, rng=rng)
     edges = curve.edges.tolist()
     return Finding(
         probe=probe.name,

@@ -67,6 +67,8 @@ class Calibration:
         judged = _levels.calibration(result.ece, result.floor, one_sided=bool(gaps.low > 0 or gaps.high < 0))
         loss = cross_entropy(logits.double(), subject.labels)
         losses = bootstrap(loss, rng=rng.child("loss"))
+        brier = _brier(logits, subject.labels)
+        scores = bootstrap(brier, rng=rng.child("brier"))
         confident = float(result.confidence.mean())
         side = "more" if result.overconfidence > 0 else "less"
         right = float(result.correct.double().mean())
@@ -121,7 +123,15 @@ class Calibration:
                         better="lower",
                         samples=numbers(loss),
                     ),
-                    Measure(name="brier", label="Brier score", value=number(result.brier), better="lower"),
+                    Measure(
+                        name="brier",
+                        label="Brier score",
+                        value=number(result.brier),
+                        low=number(scores.low),
+                        high=number(scores.high),
+                        better="lower",
+                        samples=numbers(brier),
+                    ),
                 ),
                 exhibits=_exhibits(result),
                 provenance=Provenance(
@@ -137,6 +147,12 @@ class Calibration:
                 ),
             )
         ]
+
+
+def _brier(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return each sample's part of the Brier score."""
+    truth = torch.nn.functional.one_hot(labels, logits.shape[1])
+    return (logits.double().softmax(1) - truth).square().sum(1)
 
 
 def _interval(result: Calibrated, rng: Stream) -> Interval[Tensor]:

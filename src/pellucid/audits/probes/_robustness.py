@@ -68,7 +68,7 @@ TOLERATED = 0.02
 ZERO_GRADIENTS = 0.05
 """Share of gradient steps that may be exactly zero before the attack counts as blind."""
 
-NORMS = {"linf": "every input element changed by at most", "l2": "a change of Euclidean length at most"}
+CHANGES = {"linf": "Changes of at most {} per input element", "l2": "Changes of Euclidean length at most {}"}
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Robustness:
             measures=(
                 Measure(
                     name=f"attacked_sample_accuracy[{made.norm}]",
-                    label="accuracy without attack on the attacked samples",
+                    label=f"accuracy without attack on the samples attacked in {made.norm}",
                     value=in_percent(clean),
                     unit="%",
                     better="higher",
@@ -328,10 +328,12 @@ def _answer(
 ) -> str:
     if clean == 0:
         return "The model is wrong on every sample without any attack, so there is nothing to attack."
+    before, after = percent(clean), percent(robust)
+    change = f"leave the accuracy at {before}" if before == after else f"lower the accuracy from {before} to {after}"
     answer = (
-        f"With {NORMS[made.norm]} {brief(made.reference)}{_scale(made)}, PGD lowers the accuracy from "
-        f"{percent(clean)} to {percent(robust)} (95% interval {percent(interval[0])} to {percent(interval[1])}, "
-        f"{count(len(subject), 'sample')})."
+        f"{CHANGES[made.norm].format(brief(made.reference))}{_scale(made)} {change}. The attack is PGD with {STEPS} "
+        f"steps on {count(len(subject), 'sample')}; the 95% interval is {percent(interval[0])} to "
+        f"{percent(interval[1])}."
     )
     half = _half_fooled(curve)
     if half is None:
@@ -365,7 +367,7 @@ def _advice(level: str, failed: list[_Check]) -> Advice | None:
         return Advice(
             text="Check the model for steps without useful gradients (rounding, saturated or hard activations, "
             "randomness), and judge it by attacks made on a similar model.",
-            command="pellucid audit MODEL DATA --probe robustness --surrogate OTHER_MODEL",
+            command="pellucid audit MODEL DATA --probe robustness --surrogate SIMILAR_MODEL",
         )
     if level == "fine":
         return None
