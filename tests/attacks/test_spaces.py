@@ -78,3 +78,12 @@ def test_spaces_are_values() -> None:
     assert hash(L2(0.5, bounds=None)) == hash(L2(0.5, bounds=None))
     with pytest.raises(AttributeError):
         Linf(0.1).eps = 0.2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("power", [-44, -41, -38, 0, 30])
+def test_l2_steps_have_their_length_for_gradients_of_any_size(power: int) -> None:
+    grad = torch.tensor([[3.0, 4.0], [0.0, 0.0]]) * 10.0**power
+    step = L2(0.5).ascent(grad, 0.2)
+    assert step[1].tolist() == [0.0, 0.0]
+    assert float(step[0].norm()) == pytest.approx(0.1, rel=1e-5 if power > -38 else 0.1)
+    assert step[0].min() > 0

@@ -124,7 +124,9 @@ class L2:
     def ascent(self, grad: Tensor, size: float) -> Tensor:
         """Return the step of greatest first-order gain: length `size * eps` along the gradient, none where it is 0."""
         norm = _norm(grad)
-        return grad * _rows(torch.where(norm > 0, size * self.eps / norm, 0), grad)
+        # In two halves: the factor for a gradient of 1e-40, from a very sure model, is too large for a float32.
+        root = _rows(torch.where(norm > 0, size * self.eps / norm, 0).sqrt(), grad)
+        return (grad * root).mul_(root)
 
     def project(self, x: Tensor, params: Tensor) -> Tensor:
         """Return the nearest difference within the radius that keeps `x` inside the bounds.
