@@ -173,6 +173,8 @@ def test_antithetic_pairs_average_to_the_exact_values():
 def test_shapley_of_one_player_and_of_none(rng):
     assert shapley(torch.tensor([1.0, 3.0])).values.tolist() == [2.0]
     found = shapley(TableGame(torch.tensor([1.0, 3.0])), permutations=4, rng=rng)
+    vector = TableGame(torch.tensor([[1.0, 2.0], [3.0, 7.0]]))
+    assert shapley(vector, permutations=4, rng=rng).values.tolist() == [[2.0, 5.0]]
     assert found.values.tolist() == [2.0]
     with pytest.raises(ValueError, match="a game of 0 players"):
         shapley(torch.tensor([1.0]))

@@ -62,7 +62,11 @@ def _sampled(game: Game, permutations: int, rng: Stream, on_step: OnStep) -> Est
         both = torch.stack([one, one.flip(0)])
         ranks = both.argsort(1)
         keep = ranks[:, None, :] < torch.arange(1, n)[None, :, None]
-        inner = game(keep.flatten(0, 1)).view(2, n - 1, *ends.shape[1:]) if n > 1 else ends[:0].expand(2, 0)
+        inner = (
+            game(keep.flatten(0, 1)).view(2, n - 1, *ends.shape[1:])
+            if n > 1
+            else ends[None, :0].expand(2, -1, *ends.shape[1:])
+        )
         chain = torch.cat([ends[:1].expand(2, 1, *ends.shape[1:]), inner, ends[1:].expand(2, 1, *ends.shape[1:])], 1)
         gains = chain.diff(dim=1)
         mean = torch.stack([gains[k][ranks[k]] for k in range(2)]).mean(0)
