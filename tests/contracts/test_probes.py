@@ -277,3 +277,16 @@ def test_a_model_that_breaks_on_masked_or_attacked_inputs_gives_a_reason_and_no_
             ask(name, subject)
     else:
         assert ask(name, subject)
+
+
+def test_rounding_is_no_interaction():
+    linear = nn.Linear(12, 2)
+    with Stream(0).child("linear").forked():
+        nn.init.normal_(linear.weight)
+    x = Stream(1).normal((8, 12))
+    subject = Subject(linear, x, linear(x).argmax(1), bounds=None, modality="tabular")
+    (finding,) = ask("bottleneck", subject)
+    assert finding.level == "fine"
+    assert "a sum of single parts" in finding.answer
+    assert finding.measure.value is None
+    assert all(m.value == 0 for m in finding.measures if m.name.startswith("interaction_strength"))
