@@ -81,12 +81,13 @@ class _Spectrum:
 
 @dataclass(frozen=True)
 class _Reading:
-    """What a spectrum says: is there a bottleneck (None: cannot be told), where, how deep, and why."""
+    """What a spectrum says: is there a bottleneck (None: cannot be told), where, how deep and why; the doubt if any."""
 
     found: bool | None
     middle: int
     depth: float
     why: str
+    doubt: str = ""
 
 
 @final
@@ -325,15 +326,20 @@ def _read(s: _Spectrum) -> _Reading:
             depth,
             f"At {where} of the other parts present the strength is below {_levels.FLOORS_NEEDED:g} times the noise "
             "floor: with so few contexts it cannot be told from noise, and no conclusion is drawn.",
+            "The weakest of these are too close to the noise floor for a conclusion.",
         )
     rule = (
         f"The rule: weakest between {MIDDLE[0]:.0%} and {MIDDLE[1]:.0%} of the other parts, below "
         f"{_levels.DEPTH_OF_BOTTLENECK:g} times both ends, intervals apart, above the noise floor."
     )
-    apart = bool((s.high[middle] < s.low[ends]).all())
-    found = depth < _levels.DEPTH_OF_BOTTLENECK and apart
-    shallow = f"The middle is {brief(depth)} times the weaker end" + ("" if apart else ", and their intervals overlap")
-    return _Reading(found, middle, depth, f"{shallow}. {rule}")
+    deep = depth < _levels.DEPTH_OF_BOTTLENECK
+    shallow = f"The middle is {brief(depth)} times the weaker end"
+    if deep and not bool((s.high[middle] < s.low[ends]).all()):
+        known = bool(s.low[compared].isfinite().all())
+        trouble = "their intervals overlap" if known else "one sample gives no intervals"
+        doubt = f"That looks like a bottleneck, but {trouble}, so more samples must decide."
+        return _Reading(None, middle, depth, f"{shallow}, but {trouble}. {rule}", doubt)
+    return _Reading(deep, middle, depth, f"{shallow}. {rule}")
 
 
 # -- words --------------------------------------------------------------------------------------------------------
@@ -349,23 +355,24 @@ def _answer(s: _Spectrum, reading: _Reading) -> str:
         f"and {brief(last)} times with all present."
     )
     if reading.found is None:
-        return f"{shape} The weakest of these are too close to the noise floor for a conclusion."
+        return f"{shape} {reading.doubt}"
     if reading.found:
         return (
             "The model combines parts in very small and in nearly complete contexts and hardly in between: a "
             f"bottleneck. {shape}"
         )
-    lead = "simple contexts" if first > last else "nearly complete contexts"
     strongest = float(s.ratios[int(s.relative.argmax())])
-    if MIDDLE[0] <= strongest <= MIDDLE[1]:
-        lead = "contexts of middle size"
+    lead = "contexts of middle size"
+    if not MIDDLE[0] <= strongest <= MIDDLE[1]:
+        lead = "simple contexts" if strongest < MIDDLE[0] else "nearly complete contexts"
     return f"The model combines parts most in {lead}; there is no bottleneck between. {shape}"
 
 
 def _advice(reading: _Reading) -> Advice | None:
     if reading.found is None:
         return Advice(
-            text="Spend more evaluations on this question alone: more contexts lower the noise floor.",
+            text="Spend more evaluations on this question alone: more samples narrow the intervals, and more contexts "
+            "lower the noise floor.",
             command="pellucid audit MODEL DATA --probe bottleneck --budget 1000000",
         )
     if reading.found:
