@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from pellucid.audits.probes import _bottleneck
+from pellucid.core import Stream, Subject
+from pellucid.explain import SignedCurve
 
 
 def spectrum(strength, spread=0.01, floor=0.0):
@@ -54,3 +56,37 @@ def test_the_strongest_order_leads(strength, lead):
     # The strongest order need not be an end of the curve.
     s = spectrum([float(v) + 3 for v in strength])
     assert lead in _bottleneck._answer(s, _bottleneck._read(s))
+
+
+def signed(mean, spread=0.1):
+    mean = torch.tensor(mean, dtype=torch.float64)
+    edges = torch.arange(len(mean) + 1)
+    utilities = mean + torch.tensor([[-spread], [spread]], dtype=torch.float64)
+    return SignedCurve(
+        edges=edges,
+        first_order=torch.zeros(2, dtype=torch.float64),
+        utilities=utilities,
+        total=utilities.sum(1),
+        mean=mean,
+        stderr=torch.full_like(mean, spread),
+        low=mean - spread,
+        high=mean + spread,
+        noise=torch.full_like(mean, spread / 10),
+        n_players=len(mean) + 1,
+        evaluations=1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("mean", "words"),
+    [
+        ([3.0, -5.0, 3.0], "the range of orders that counts most adds -5, with about 50%"),
+        ([0.01, 0.01, 0.01], "no range of orders stands out"),
+    ],
+)
+def test_the_signed_curve_names_its_strongest_range_with_its_sign(mean, words):
+    x = torch.zeros(2, 4)
+    subject = Subject(torch.nn.Linear(4, 2), x, torch.tensor([0, 1]), bounds=None, modality="tabular")
+    finding = _bottleneck._signed_finding(_bottleneck.Bottleneck(), subject, signed(mean), 9, Stream(0))
+    assert words in finding.answer
+    assert "95% interval" in finding.answer

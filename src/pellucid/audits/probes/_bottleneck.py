@@ -525,18 +525,23 @@ def _signed_finding(probe: Bottleneck, subject: Subject, curve: SignedCurve, nee
     centers = ((curve.edges[:-1] + curve.edges[1:] - 1).double() / 2 / max(1, n - 2)).tolist()
     clear = (curve.low > 0) | (curve.high < 0)
     clear &= curve.mean.abs() > _levels.FLOORS_NEEDED * curve.noise
-    strongest = int(curve.mean.abs().argmax())
+    strongest = int((curve.mean.abs() * clear).argmax())
+    share = curve.utilities.sum(1)
+    interval = bootstrap(share, rng=rng)
     answer = (
         f"The order spectrum needs {needed:,} evaluations and was not measured. This is the signed size curve, in "
         f"which interactions of opposite sign cancel: of a score gain of {brief(total)} log odds, single "
         f"parts add {brief(alone)} and interactions {brief(total - alone)}"
     )
+    if bool(interval.low.isfinite()):
+        answer += f" (95% interval {brief(float(interval.low))} to {brief(float(interval.high))})"
     if bool(clear[strongest]):
-        answer += f", most of it with about {centers[strongest]:.0%} of the other parts present."
+        answer += (
+            f"; the range of orders that counts most adds {brief(float(curve.mean[strongest]))}, with about "
+            f"{centers[strongest]:.0%} of the other parts present."
+        )
     else:
         answer += "; no range of orders stands out from the noise."
-    share = curve.utilities.sum(1)
-    interval = bootstrap(share, rng=rng)
     edges = curve.edges.tolist()
     return Finding(
         probe=probe.name,
