@@ -290,3 +290,10 @@ def test_rounding_is_no_interaction():
     assert "a sum of single parts" in finding.answer
     assert finding.measure.value is None
     assert all(m.value == 0 for m in finding.measures if m.name.startswith("interaction_strength"))
+
+
+def test_two_samples_give_no_interval_of_their_similarity():
+    (finding,) = ask("feature-diversity", SUBJECTS["color images, two samples"]())
+    assert finding.measure.value is not None
+    assert finding.measure.low is None
+    assert finding.measure.high is None

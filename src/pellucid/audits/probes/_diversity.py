@@ -85,13 +85,13 @@ class FeatureDiversity:
 
 
 def _measure(name: str, label: str, s: Similarity) -> Measure:
-    half = 1.96 * s.stderr
+    low, high = s.all - 1.96 * s.stderr, s.all + 1.96 * s.stderr
     return Measure(
         name=name,
         label=label,
         value=number(s.all),
-        low=number(max(-1.0, s.all - half)),
-        high=number(min(1.0, s.all + half)),
+        low=number(max(low, -1.0)),  # in this order NaN stays NaN: two samples have no interval
+        high=number(min(high, 1.0)),
         usual="between 0 and 0.9 after a ReLU; more in deeper layers of an untrained network",
     )
 
