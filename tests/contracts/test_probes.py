@@ -297,3 +297,11 @@ def test_two_samples_give_no_interval_of_their_similarity():
     assert finding.measure.value is not None
     assert finding.measure.low is None
     assert finding.measure.high is None
+
+
+@pytest.mark.parametrize(("rare", "told"), [(3, True), (24, False)])
+def test_attacked_samples_of_other_class_shares_than_the_data_are_told(rare, told):
+    labels = (torch.arange(48) < rare).long()
+    table = Subject(nn.Linear(4, 2), Stream(0).uniform((48, 4)), labels, modality="tabular")
+    for finding in ask("robustness", table):
+        assert any("drawn evenly" in caution for caution in finding.cautions) == told

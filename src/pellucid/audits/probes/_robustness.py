@@ -68,6 +68,9 @@ TOLERATED = 0.02
 ZERO_GRADIENTS = 0.05
 """Share of gradient steps that may be exactly zero before the attack counts as blind."""
 
+UNEVEN = 0.05
+"""Difference between a class's share of the attacked samples and of all samples that is worth a word."""
+
 CHANGES = {"linf": "Changes of at most {} per input element", "l2": "Changes of Euclidean length at most {}"}
 
 
@@ -131,9 +134,13 @@ class Robustness:
         def step(base: int) -> OnStep:
             return lambda done, total: on_step(int(1000 * (base + done / max(1, total)) / shares), 1000)
 
-        return [self._finding(part, made, rng.child(made.norm), step(position)) for position, made in enumerate(plans)]
+        drawn = _drawn(subject, part)
+        return [
+            self._finding(part, made, drawn, rng.child(made.norm), step(position))
+            for position, made in enumerate(plans)
+        ]
 
-    def _finding(self, subject: Subject, made: _Plan, rng: Stream, on_step: OnStep) -> Finding:
+    def _finding(self, subject: Subject, made: _Plan, drawn: str, rng: Stream, on_step: OnStep) -> Finding:
         assert subject.labels is not None
         curve = robustness_curve(
             subject.model,
@@ -190,7 +197,7 @@ class Robustness:
                 },
             ),
             references=("arXiv:1706.06083", "arXiv:1802.00420"),
-            cautions=_cautions(subject, made, failed),
+            cautions=_cautions(subject, made, failed, drawn),
         )
 
 
@@ -378,10 +385,27 @@ def _advice(level: str, failed: list[_Check]) -> Advice | None:
     )
 
 
-def _cautions(subject: Subject, made: _Plan, failed: list[_Check]) -> tuple[str, ...]:
+def _drawn(subject: Subject, part: Subject) -> str:
+    """Return what must be said about the attacked samples where their classes have other shares than in the data."""
+    assert subject.labels is not None
+    assert part.labels is not None
+    whole, some = (
+        labels.bincount(minlength=subject.n_classes) / len(labels) for labels in (subject.labels, part.labels)
+    )
+    if float((whole - some).abs().max()) <= UNEVEN:
+        return ""
+    return (
+        "The attacked samples are drawn evenly over the classes, whose sizes in the data differ: these accuracies are "
+        "not those of all samples."
+    )
+
+
+def _cautions(subject: Subject, made: _Plan, failed: list[_Check], drawn: str) -> tuple[str, ...]:
     cautions = [
         "Accuracy under PGD is an upper bound of the robust accuracy: a stronger attack may find more.",
     ]
+    if drawn:
+        cautions.append(drawn)
     if failed:
         cautions.append(
             f"A sanity check failed ({listed(check.trouble for check in failed)}): the robust accuracy cannot be "
