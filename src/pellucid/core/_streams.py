@@ -1,6 +1,6 @@
 """Where chance comes from: draws that are pure functions of (seed, purpose, sample id, index).
 
-Every draw is a counter-based hash (the SplitMix64 finaliser of Steele, Lea and Flood 2014, OOPSLA), so results do not
+Every draw is a counter-based hash (the SplitMix64 finalizer of Steele, Lea and Flood 2014, OOPSLA), so results do not
 depend on batch size, order, worker or rank, and the global random state is never touched.
 """
 
@@ -144,7 +144,7 @@ class Stream:
     def forked(self, device: torch.device | str = "cpu") -> Iterator[None]:
         """Seed torch's global generators from this stream inside the block and restore them after it.
 
-        For code that cannot take a stream: dropout layers, weight initialisation.
+        For code that cannot take a stream: dropout layers, weight initialization.
         """
         device = torch.device(device)
         with preserved_randomness(device):

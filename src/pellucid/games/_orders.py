@@ -129,8 +129,8 @@ def exact(values: Tensor, evaluations: int) -> Estimate:
 def learning_strength(n_players: int, orders: Int[Tensor, " orders"]) -> Float[Tensor, " orders"]:
     """How strongly would each order be learned if all contexts pulled independently? The theory curve F^(m).
 
-    F^(m) is proportional to (n-1-m) / (n (n-1)) / sqrt(C(n-2, m)), normalised to F(0) = 1 (arXiv:2111.06236). It rests
-    on an idealisation (gradients of different contexts uncorrelated, with mean zero) and is no measurement.
+    F^(m) is proportional to (n-1-m) / (n (n-1)) / sqrt(C(n-2, m)), normalized to F(0) = 1 (arXiv:2111.06236). It rests
+    on an idealization (gradients of different contexts uncorrelated, with mean zero) and is no measurement.
 
     Args:
         n_players: n, at least 2.

@@ -132,7 +132,11 @@ def _advice(level: str, worst: str) -> Advice:
             command="pellucid recipes list",
         )
     if level == "watch":
-        return Advice(text=f"Look at the mistakes on {worst}: mislabeled samples, or too few of its kind in training?")
+        return Advice(
+            text=f"Look at the mistakes on {worst}: mislabeled samples, or too few of its kind in training? "
+            "More samples narrow the intervals of the classes.",
+            command="pellucid audit MODEL DATA --probe accuracy --samples 10000",
+        )
     return Advice(text="Look at the confident mistakes below: they are either wrong labels or the next training data.")
 
 

@@ -214,7 +214,8 @@ def _advice(level: str) -> Advice:
         return Advice(text="Look at the marked cells: a strong combination on the background hints at a shortcut.")
     return Advice(
         text="Read the explained variance before any single pattern: where it is low, the patterns shown are a small "
-        "part of what the model does. A coarser question (fewer players) may be answered faithfully."
+        "part of what the model does. Ask instead which complexities of interaction it uses.",
+        command="pellucid audit MODEL DATA --probe bottleneck --budget 1000000",
     )
 
 

@@ -144,8 +144,10 @@ def _advice(level: str) -> Advice | None:
     if level == "fine":
         return None
     return Advice(
-        text="Features this alike come from signals that shrink or share one direction: try He initialisation, "
-        "normalisation layers or momentum, and look at the first steps of training, where the loss may stand still."
+        text="Features this alike come from signals that shrink or share one direction: try He initialization, "
+        "normalization layers or momentum, and look at the first steps of training, where the loss may stand still. "
+        "A shipped recipe shows settings that do not stall.",
+        command="pellucid recipes show fashion-standard",
     )
 
 
