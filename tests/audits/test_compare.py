@@ -95,6 +95,14 @@ def test_numbers_per_sample_that_are_no_yes_or_no_get_the_permutation_test():
     assert d.verdict == "better"
 
 
+def test_five_equal_signs_are_no_clear_difference_though_their_interval_excludes_zero():
+    a, b = (0.1, 0.2, 0.3, 0.4, 0.5), (0.2, 0.3, 0.5, 0.7, 0.9)
+    d = only(compare(report(finding(a)), report(finding(b))))
+    assert d.low > 0
+    assert d.p_value == pytest.approx(2 / 2**5)
+    assert d.verdict == "no clear difference"
+
+
 def test_only_shared_samples_are_paired_and_the_overlap_is_said():
     before = report(finding(right(1.0, 20), ids=tuple(range(20))))
     after = report(finding(right(0.0, 20), ids=tuple(range(10, 30))), digest="other")

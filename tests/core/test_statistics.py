@@ -127,6 +127,17 @@ def test_the_paired_interval_is_the_published_one():
     assert -found.low == pytest.approx(0.3404, abs=5e-5)
 
 
+def test_the_correlation_of_pairs_is_corrected_for_continuity():
+    """Method 10 by hand: cells 20, 12, 2, 16, where (20 * 16 - 12 * 2 - 50 / 2) / sqrt(32 * 18 * 22 * 28) is phi."""
+    a, b = wilson(32, 50), wilson(22, 50)
+    phi = 271 / (32 * 18 * 22 * 28) ** 0.5
+    down = ((a.value - a.low) ** 2 - 2 * phi * (a.value - a.low) * (b.high - b.value) + (b.high - b.value) ** 2) ** 0.5
+    up = ((a.high - a.value) ** 2 - 2 * phi * (a.high - a.value) * (b.value - b.low) + (b.value - b.low) ** 2) ** 0.5
+    found = mcnemar(*_pairs(20, 12, 2, 16))
+    assert -found.high == pytest.approx(0.2 - down)
+    assert -found.low == pytest.approx(0.2 + up)
+
+
 def test_two_systems_that_never_disagree_have_wilsons_width():
     """With no success at all, both shares are 0 and each end of the difference is Wilson's."""
     end = wilson(0, 54).high

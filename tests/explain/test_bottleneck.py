@@ -242,6 +242,21 @@ def test_signed_curve_of_a_product(rng):
     assert_close(found.noise, torch.zeros(4, dtype=torch.float64))
 
 
+def test_noise_of_the_signed_curve_is_what_the_draw_of_chains_changes(rng):
+    """The same input under 64 ids: only the chains differ, so the spread over samples is the noise itself."""
+    weights = Stream(3).normal((1, 6))[0]
+    found = signed_order_curve(
+        Scored(lambda x: (x * weights).sum(1) ** 3),
+        ones(64, 6),
+        torch.zeros(64, dtype=torch.int64),
+        Features(fill="zero"),
+        permutations=8,
+        bins=2,
+        rng=rng,
+    )
+    assert_close(found.noise, found.stderr, rtol=0.25, atol=0)
+
+
 # -- refusals -------------------------------------------------------------------------------------------------------
 
 
