@@ -58,6 +58,18 @@ def test_constant_model_has_no_patterns(rng):
     assert_close(found.predict(coalitions(5)), torch.full((32,), 2.0, dtype=torch.float64))
 
 
+def test_rounding_makes_no_patterns(rng):
+    linear = nn.Linear(8, 3)
+    with torch.no_grad():
+        linear.weight.copy_(1e-8 * Stream(1).normal((3, 8)))
+        linear.bias.copy_(torch.tensor([0.3, -0.2, 0.1]))
+    found = concepts(linear, Stream(2).uniform((1, 8))[0], 0, Features(fill="zero"), rng=rng)
+    assert len(table(ModelGame(linear, torch.ones(8), Features(fill="zero"), log_odds(0))).unique()) > 1
+    assert found.patterns == ()
+    assert found.path.variance == 0
+    assert found.note.startswith("The score does not change")
+
+
 def test_prediction_explains_the_stated_share(rng):
     model, x = small_mlp(8), Stream(2).child("x").normal((1, 8), dtype=torch.float64)[0] * 2
     masker = Features(fill="zero")

@@ -6,7 +6,7 @@ ALL masked versions of the input is the headline.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -146,6 +146,8 @@ def concepts(
     on_step(total, total)
     dividends = harsanyi(values)
     path = prune(dividends.values, values)
+    if path.variance <= len(values) * noise**2:  # nothing but rounding varies
+        path = replace(path, variance=0.0)
     needed = path.smallest(explained) if path.variance else 0
     kept = path.kept(min(needed, max_patterns))
     return Concepts(
