@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pellucid.core import DataError, ModelError, Stream
+from pellucid.core import DataError, ModelError, Stream, Subject
 from pellucid.metrics import feature_diversity, initial_similarity, similarity
 from pellucid.metrics._diversity import _Tally
 
@@ -343,3 +343,13 @@ def test_layers_that_cannot_be_read_are_named(x: Tensor) -> None:
     broken = nn.Sequential(nn.Flatten(), nn.ReLU())
     with pytest.raises(ModelError, match="inputs hold NaN or infinity"):
         feature_diversity(broken, x * torch.inf)
+
+
+@pytest.mark.parametrize("logits", [1, 3])
+def test_a_linear_classifier_has_no_features_between(logits: int) -> None:
+    x = Stream(0).uniform((6, 4))
+    model = Subject(nn.Sequential(nn.Linear(4, logits)), x, modality="tabular").model  # one logit is read as two
+    with pytest.raises(ModelError, match="no features between"):
+        feature_diversity(model, x)
+    deeper = Subject(nn.Sequential(nn.Linear(4, 5), nn.Linear(5, logits)), x, modality="tabular").model
+    assert len(feature_diversity(deeper, x).layers) == 1

@@ -306,6 +306,13 @@ def _mean(total: float, pairs: float) -> float:
     return min(1.0, max(-1.0, total / pairs)) if pairs > 0 else math.nan
 
 
+def _one(value: Any, output: Any) -> bool:
+    """Whether `value` is the one logit z that `output` reads as two, (0, z)."""
+    if not (isinstance(value, Tensor) and isinstance(output, Tensor)) or output.shape[1:] != (2,):
+        return False
+    return value.shape == (len(output), 1) and torch.equal(value, output[:, 1:])
+
+
 class _Recorder:
     """Feeds the outputs of some modules to tallies, one per module and call, in the order of the forward pass."""
 
@@ -335,7 +342,7 @@ class _Recorder:
 
     def forget(self, output: Any) -> None:
         """Note which recorded call gave the model's own output: logits are no features."""
-        self.last = next((key for key, value in self.outputs.items() if value is output), None)
+        self.last = next((key for key, value in self.outputs.items() if value is output or _one(value, output)), None)
         self.outputs = {}
 
     def _listen(self, name: str) -> Any:
@@ -359,6 +366,8 @@ class _Recorder:
         if len(missing) == len(self.modules):
             raise ModelError(f"the forward pass calls none of the layers {', '.join(missing[:5])}; name other layers")
         keys = [key for key in self.tallies if not (fallback and key == self.last)]
+        if not keys:
+            raise ModelError("the model goes from its inputs to its logits in one layer; it has no features between")
         names = tuple(name if call == 1 else f"{name} (call {call})" for name, call in keys)
         kinds = tuple(type(self.modules[name]).__name__ for name, _ in keys)
         return names, kinds, tuple(self.tallies[key] for key in keys)
