@@ -311,3 +311,14 @@ def test_a_model_that_keeps_tensors_can_still_be_trained_afterwards(images):
 def test_the_device_of_a_model_without_tensors_is_the_cpu():
     assert device_of(nn.Identity()) == torch.device("cpu")
     assert device_of(lambda x: x) == torch.device("cpu")
+
+
+def test_double_logits_keep_the_order_that_the_model_gives_them():
+    class Close(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 100 + torch.tensor([0, 1e-9], dtype=torch.float64) + 0 * x[:, :1]
+
+    x = torch.zeros(3, 4, dtype=torch.float64)
+    assert Subject(Close(), x, modality="tabular").logits().argmax(1).tolist() == [1, 1, 1]
+    half = Subject(nn.Linear(4, 2).half(), x.half(), modality="tabular")
+    assert half.logits().dtype == torch.float32

@@ -121,7 +121,7 @@ class Subject:
         return _set(part, inputs=self.inputs[rows.to(self.inputs.device)], labels=labels, ids=self.ids[rows.cpu()])
 
     def logits(self, *, batch_size: int = 256) -> Tensor:
-        """Return the logits of all samples, `(N, K)` float32 on the CPU.
+        """Return the logits of all samples, `(N, K)` on the CPU: float64 if the model answers so, else float32.
 
         Raises:
             ModelError: the model raises, or its logits are not finite; names the sample's id.
@@ -129,7 +129,8 @@ class Subject:
         parts = []
         with evaluating(self.model), torch.no_grad():
             for x, ids in zip(torch.split(self.inputs, batch_size), torch.split(self.ids, batch_size), strict=True):
-                parts.append(_answers(self.model, x, ids, self.name).float().cpu())
+                z = _answers(self.model, x, ids, self.name)
+                parts.append((z if z.dtype == torch.float64 else z.float()).cpu())
         return torch.cat(parts)
 
     def digest(self) -> dict[str, str]:
