@@ -305,3 +305,12 @@ def test_attacked_samples_of_other_class_shares_than_the_data_are_told(rare, tol
     table = Subject(nn.Linear(4, 2), Stream(0).uniform((48, 4)), labels, modality="tabular")
     for finding in ask("robustness", table):
         assert any("drawn evenly" in caution for caution in finding.cautions) == told
+
+
+@pytest.mark.parametrize(("features", "told"), [(3, True), (8, False)])
+def test_few_features_make_no_finding_of_a_short_list(features, told):
+    with Stream(0).child("few").forked():
+        model = nn.Sequential(nn.Linear(features, 8), nn.Tanh(), nn.Linear(8, 2))
+    x = Stream(1).normal((6, features))
+    (finding,) = ask("concepts", Subject(model, x, bounds=None, modality="tabular"))
+    assert (f"only {2**features - 1} combinations in all" in finding.answer) == told

@@ -188,6 +188,8 @@ def _answer(subject: Subject, found: list[Explained], needed: Tensor) -> str:
         f"{percent(EXPLAINED)} of the variance of the score over all {every:,} masked versions; on average "
         f"{brief(float(needed.mean()))} are needed."
     )
+    if found[0].n_all_patterns <= MOST_PATTERNS:
+        answer += f" There are only {found[0].n_all_patterns} combinations in all, so that a short list is no surprise."
     if sparse < len(found):
         fewest = min((c.explained_variance for c in found if not c.sparse), default=math.nan)
         little = percent(fewest) if fewest > 0 else "nothing"
