@@ -48,3 +48,8 @@ def player_names(subject: Subject, grid: tuple[int, int] | None, count: int) -> 
 def absence_in_words(subject: Subject) -> str:
     """Return what replaces an absent player, for the settings of a finding."""
     return "mean of the audit's inputs, " + ("per channel" if is_image(subject) else "per feature")
+
+
+def value_in_words(subject: Subject) -> str:
+    """Return what a coalition's worth is where the class is the label, or the answer if there are no labels."""
+    return f"log odds of the {'predicted class' if subject.labels is None else 'true class'}"

@@ -47,7 +47,7 @@ from pellucid.explain import (
 from pellucid.games import ModelGame, log_odds, pair_interactions, table
 
 from .. import _levels
-from .._players import MOST_EXACT, absence_in_words, answers, cells, features, is_image
+from .._players import MOST_EXACT, absence_in_words, answers, cells, features, is_image, value_in_words
 from .._samples import draw, ids_of
 from .._wording import brief, count
 
@@ -170,7 +170,7 @@ class Bottleneck:
                 settings={
                     "players": _players_in_words(subject),
                     "absent players": absence_in_words(subject),
-                    "value": _value_in_words(subject),
+                    "value": value_in_words(subject),
                     "method": s.method,
                     "normalize": "mean over the measured orders",
                     "interval": "bootstrap over samples, 1000 draws, 95%",
@@ -362,9 +362,8 @@ def _answer(s: _Spectrum, reading: _Reading) -> str:
             f"bottleneck. {shape}"
         )
     strongest = float(s.ratios[int(s.relative.argmax())])
-    lead = "contexts of middle size"
-    if not MIDDLE[0] <= strongest <= MIDDLE[1]:
-        lead = "simple contexts" if strongest < MIDDLE[0] else "nearly complete contexts"
+    side = "simple contexts" if strongest < MIDDLE[0] else "nearly complete contexts"
+    lead = "contexts of middle size" if MIDDLE[0] <= strongest <= MIDDLE[1] else side
     return f"The model combines parts most in {lead}; there is no bottleneck between. {shape}"
 
 
@@ -399,10 +398,6 @@ def _players_in_words(subject: Subject) -> str:
     if players.grid is None:
         return f"{players.count} features"
     return f"grid {players.grid[0]} x {players.grid[1]}"
-
-
-def _value_in_words(subject: Subject) -> str:
-    return f"log odds of the {'predicted class' if subject.labels is None else 'true class'}"
 
 
 # -- numbers and pictures -----------------------------------------------------------------------------------------
@@ -523,8 +518,7 @@ def _signed_finding(probe: Bottleneck, subject: Subject, curve: SignedCurve, nee
     total, alone = float(curve.total.mean()), float(curve.first_order.mean())
     n = curve.n_players
     centers = ((curve.edges[:-1] + curve.edges[1:] - 1).double() / 2 / max(1, n - 2)).tolist()
-    clear = (curve.low > 0) | (curve.high < 0)
-    clear &= curve.mean.abs() > _levels.FLOORS_NEEDED * curve.noise
+    clear = ((curve.low > 0) | (curve.high < 0)) & (curve.mean.abs() > _levels.FLOORS_NEEDED * curve.noise)
     strongest = int((curve.mean.abs() * clear).argmax())
     share = curve.utilities.sum(1)
     interval = bootstrap(share, rng=rng)
@@ -594,7 +588,7 @@ def _signed_finding(probe: Bottleneck, subject: Subject, curve: SignedCurve, nee
             settings={
                 "players": _players_in_words(subject),
                 "absent players": absence_in_words(subject),
-                "value": _value_in_words(subject),
+                "value": value_in_words(subject),
                 "method": "signed size curve from nested coalitions",
                 "orders": ", ".join(f"{a}-{b - 1}" for a, b in pairwise(edges)),
                 "interval": "bootstrap over samples, 1000 draws, 95%",
