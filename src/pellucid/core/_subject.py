@@ -72,7 +72,9 @@ class Subject:
         samples = len(self.inputs)
         ids = torch.arange(samples) if self.ids is None else self.ids.cpu()
         _check_ids(ids, samples)
-        _set(self, inputs=self.inputs.detach(), ids=ids)
+        # Samples rest on the CPU and travel to the model batch by batch, so that no probe mixes devices.
+        labels = None if self.labels is None else self.labels.cpu()
+        _set(self, inputs=self.inputs.detach().cpu(), labels=labels, ids=ids)
         heard = _count_logits(self.model, self.inputs, ids, self.name)
         classes = max(2, heard)
         if self.labels is not None:

@@ -241,10 +241,11 @@ def _cost(n: int, subject: Subject, plans: list[_Plan]) -> int:
 
 
 def _affordable(budget: int, subject: Subject, plans: list[_Plan]) -> int:
-    n = max((n for n in range(1, len(subject) + 1) if _cost(n, subject, plans) <= budget), default=0)
+    most = min(len(subject), WANTED["full"])
+    n = max((n for n in range(1, most + 1) if _cost(n, subject, plans) <= budget), default=0)
     if not n:
         raise DataError("no sample can be attacked within the budget")  # `need` keeps it from coming to this
-    return min(n, WANTED["full"])
+    return n
 
 
 # -- can it be trusted --------------------------------------------------------------------------------------------
