@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from types import ModuleType
@@ -160,6 +161,30 @@ def test_a_reader_that_closes_early_is_no_error() -> None:
     with writer.stderr as errors:
         assert errors.read() == b""
     assert writer.wait() == 0
+
+
+def test_lines_reach_a_pipe_at_once_and_a_closed_one_stops_no_work() -> None:
+    code = (
+        "import sys; from pellucid.cli._console import say; say('plan'); sys.stdin.readline(); say('a'); say('b'); "
+        "sys.stderr.write('done')"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+    )
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == b"plan\n"  # while the writer still waits
+    writer.stdout.close()
+    assert writer.communicate(b"\n")[1] == b"done"
+    assert writer.returncode == 0
+
+
+def test_a_closed_stdout_stops_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["probes", "list"]) == 0
 
 
 def test_a_table_is_aligned() -> None:

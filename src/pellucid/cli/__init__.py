@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()  # so that a closed pipe shows here, not while the interpreter ends
+        if sys.stdout is not None:
+            sys.stdout.flush()  # so that a closed pipe shows here, not while the interpreter ends
     except SystemExit as stop:  # tyro prints its own text for --help (0) and unusable arguments (2)
         return stop.code if isinstance(stop.code, int) else 0
     except BrokenPipeError:

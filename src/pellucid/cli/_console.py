@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +17,14 @@ class Advance(Protocol):
 
 
 def say(text: str = "") -> None:
-    """Write one line to stdout."""
-    sys.stdout.write(text + "\n")
+    """Write one line to stdout at once, also into a pipe; a reader that has gone away (`| head`) stops no work."""
+    if sys.stdout is None:  # closed by the shell
+        return
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - stays open until the process ends
 
 
 def warn(text: str) -> None:
