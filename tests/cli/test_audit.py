@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import pickle
+import shlex
 import struct
 import zipfile
 from pathlib import Path
@@ -98,6 +99,16 @@ def test_plan_only_prints_the_plan(place, capsys):
     out = capsys.readouterr().out
     assert all(name in out for name in audits.PROBES)
     assert not (place / "runs").exists()
+
+
+def test_advice_to_audit_again_works_as_printed(place, capsys):
+    assert run("net.py:make", "d.npz", "--samples", "8", "--probe", "bottleneck", "--budget", "2000") == 0
+    (finding,) = Report.load(place / "runs/net-make-d").findings
+    again = shlex.split(finding.advice.command)
+    assert again[:4] == ["pellucid", "audit", "net.py:make", "d.npz"]
+    assert again[-2:] == ["--out", "runs/net.py-make-bottleneck"]
+    assert main([*again[1:], "--plan"]) == 0
+    assert not (place / again[-1]).exists()  # so nothing is in the way
 
 
 def test_skip_and_quick(place, capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -221,14 +223,14 @@ def _finished(folder: Path, now: Report) -> Report:
     before = Report.load(folder)
     pairs = {
         "model or data": (before.subject, now.subject),
-        "settings": (before.settings, now.settings),
+        "budget, seed or choice of samples or probes": (before.settings, now.settings),
         "plan": (before.plan, now.plan),
         "version of Pellucid": (before.pellucid_version, now.pellucid_version),
     }
     for what, (old, new) in pairs.items():
         if old != new:
             raise RunError(
-                f"{folder} holds an audit with another {what}; give the same ones to resume it, or another folder"
+                f"{folder} holds an audit with another {what}; give the same to resume it, or choose another folder"
             )
     return before
 
@@ -244,5 +246,9 @@ def _stamped(finding: Finding, seed: int, command: str) -> Finding:
     advice = finding.advice
     if advice is not None and command.startswith("pellucid audit "):
         asked = command.partition(" --")[0]
-        advice = msgspec.structs.replace(advice, command=advice.command.replace(_SUBJECT, asked))
+        again = advice.command.replace(_SUBJECT, asked)
+        if again != advice.command:  # a folder of its own: the default one holds this very audit
+            model = re.sub(r"[^A-Za-z0-9._]+", "-", shlex.split(asked)[2].partition("@")[0]).strip("-.")
+            again += f" --out runs/{model or 'model'}-{finding.probe}"
+        advice = msgspec.structs.replace(advice, command=again)
     return msgspec.structs.replace(finding, provenance=provenance, advice=advice)
