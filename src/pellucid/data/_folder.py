@@ -60,7 +60,7 @@ class ImageFolder(
             name=root.resolve().name,
             modality="image",
             ids=rows,
-            note=_note(skipped),
+            note=_note(skipped, folder),
         )
 
     def _read(self, paths: Sequence[Path]) -> tuple[list[np.ndarray], list[int], list[Path]]:
@@ -137,8 +137,10 @@ def _size(image: np.ndarray) -> str:
     return f"{image.shape[1]} x {image.shape[0]}"
 
 
-def _note(skipped: Sequence[Path]) -> str:
+def _note(skipped: Sequence[Path], folder: Path) -> str:
+    """Name the skipped images inside their folder: where that lies on this machine does not belong into a report."""
     if not skipped:
         return ""
+    what = "1 corrupt image" if len(skipped) == 1 else f"{len(skipped)} corrupt images"
     more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
-    return f"{len(skipped)} corrupt images left out: {', '.join(str(path) for path in skipped[:3])}{more}"
+    return f"{what} left out: {', '.join(path.relative_to(folder).as_posix() for path in skipped[:3])}{more}"
