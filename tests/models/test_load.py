@@ -222,6 +222,8 @@ def test_a_pickle_is_refused_and_its_code_does_not_run(tmp_path, file, alone):
 def test_a_device_that_is_not_there_is_refused(file):
     with pytest.raises(ModelError, match="device 'nonsense' cannot be used"):
         models.load(f"{file}:Net", device="nonsense")
+    with pytest.raises(ModelError, match="device 'meta' cannot be used"):
+        models.load(f"{file}:Net", device="meta")
     if not torch.cuda.is_available():
         with pytest.raises(ModelError, match="device 'cuda' cannot be used"):
             models.load(f"{file}:Net", device="cuda")

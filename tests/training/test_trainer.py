@@ -187,9 +187,10 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(recipe, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unusable_device_is_refused(recipe, tmp_path):
-    with pytest.raises(RunError, match=r"device 'warp' cannot be used here.*; use --device cpu"):
-        train(recipe, tmp_path / "out", device="warp")
+@pytest.mark.parametrize("device", ["warp", "meta"])
+def test_an_unusable_device_is_refused(recipe, tmp_path, device):
+    with pytest.raises(RunError, match=rf"device '{device}' cannot be used here.*; use --device cpu"):
+        train(recipe, tmp_path / "out", device=device)
     assert not (tmp_path / "out").exists()
 
 

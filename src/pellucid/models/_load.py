@@ -252,9 +252,10 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
 def _device(name: torch.device | str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # a "meta" device can be made but holds no numbers
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises an AssertionError
-        raise ModelError(f"device {str(name)!r} cannot be used: {first_line(error)}") from None
+        reason = first_line(error).partition(". ")[0]  # torch goes on with a list of all backends
+        raise ModelError(f"device {str(name)!r} cannot be used: {reason}") from None
     return device
 
 

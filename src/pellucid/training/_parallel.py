@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pellucid.core import Batch, Objective, RunError, Stream
+from pellucid.core import Batch, Objective, RunError, Stream, first_line
 
 Terms = Mapping[str, Tensor]
 Step = Callable[[Batch, Stream], Terms]
@@ -100,9 +100,9 @@ class Parallel:
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # a "meta" device can be made but holds no numbers
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error).partition(". ")[0]  # torch goes on with a list of all backends
         raise RunError(f"device {name!r} cannot be used here: {reason}; use --device cpu") from error
     return device
 
