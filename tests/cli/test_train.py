@@ -71,6 +71,7 @@ def test_ctrl_c_is_exit_code_130_and_the_run_goes_on(recipe, tmp_path, capsys, m
     with monkeypatch.context() as patch:
         patch.setattr(_trainer._Training, "_epoch", interrupted)
         assert main(["train", recipe, "--out", str(tmp_path / "run")]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
     assert main(["train", recipe, "--out", str(tmp_path / "run")]) == 0
     assert "epoch 2/2" in capsys.readouterr().err
 

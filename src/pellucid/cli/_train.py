@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from ._console import say, table
+from ._console import say, table, warn
 
 
 def train(
@@ -37,8 +37,12 @@ def train(
     from ._progress import watch
 
     loaded = Recipe.load(recipe, overrides=set)
-    with watch(loaded.name) as on_event:
-        run = run_training(loaded, out, device=device, on_event=on_event)
+    try:
+        with watch(loaded.name) as on_event:
+            run = run_training(loaded, out, device=device, on_event=on_event)
+    except KeyboardInterrupt:
+        warn("interrupted; the same command goes on from the end of the last whole epoch")
+        return 130
     rows = [(entry["label"], entry["value"], entry["low"], entry["high"]) for entry in run.card["figures"]]
     say(table(("measured on the test split", "value", "low", "high"), rows))
     say(f"The run is in {out}.")
