@@ -183,6 +183,7 @@ BAD_MODELS = {
     "NaN": (_nan_at(5), "returns NaN or infinity for sample 105; repair the weights"),
     "random": (lambda x: torch.rand(len(x), 3), "answers differently when asked twice in eval mode"),
     "raises": (_raise(KeyError("weight")), "cannot read inputs of shape .*KeyError: 'weight'"),
+    "exits": (_raise(SystemExit(7)), "cannot read inputs of shape .*SystemExit: 7"),
     "raises without text": (_raise(AssertionError()), "AssertionError"),
 }
 

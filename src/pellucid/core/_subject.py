@@ -236,7 +236,7 @@ def _answers(model: nn.Module, inputs: Tensor, ids: Tensor, name: str) -> Tensor
         logits = model(x)
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(_cannot_read(model, x, name, error)) from error
     if not isinstance(logits, Tensor):
         raise ModelError(f"{name} returns {type(logits).__name__}, not a tensor of logits (B, K)")
@@ -251,7 +251,7 @@ def _answers(model: nn.Module, inputs: Tensor, ids: Tensor, name: str) -> Tensor
     return logits
 
 
-def _cannot_read(model: nn.Module, x: Tensor, name: str, error: Exception) -> str:
+def _cannot_read(model: nn.Module, x: Tensor, name: str, error: BaseException) -> str:
     kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
     if kinds and x.dtype not in kinds:
         own = ", ".join(sorted(map(str, kinds)))
