@@ -176,6 +176,11 @@ def test_no_shared_sample_is_refused():
         compare(report(finding((1.0,), ids=(1,))), report(finding((1.0,), ids=(2,)), digest="other"))
 
 
+def test_no_common_question_is_refused():
+    with pytest.raises(DataError, match=r"answer no common question.*--probe"):
+        compare(report(finding(right(0.5))), report())
+
+
 def test_a_partial_audit_and_other_settings_are_said():
     other = report(finding(right(0.5)), settings={"seed": 1, "budget": 9}, complete=False)
     cautions = " ".join(compare(report(finding(right(0.5))), other).cautions)

@@ -45,11 +45,13 @@ def compare(before: Report, after: Report, *, seed: int = 0, command: str = "") 
         command: the command that makes the same comparison again.
 
     Raises:
-        DataError: the audits are of different data, or share no samples.
+        DataError: the audits are of different data, share no samples, or answer no common question.
     """
     cautions = [*_same_data(before, after), *_other_settings(before, after)]
     rng = Stream(seed).child("compare")
     differences = tuple(_differences(before, after, rng))
+    if not differences:
+        raise DataError("the two audits answer no common question; audit both models with the same --probe and --skip")
     pairs = [(old, new) for old in before.findings for new in after.findings if old.name == new.name]
     lonely = sorted({f.name for f in before.findings} ^ {f.name for f in after.findings})
     if lonely:
