@@ -3,6 +3,7 @@ import json
 import pytest
 
 from pellucid.cli import main
+from pellucid.core import DataError
 from pellucid.training import Run
 
 RECIPE = """
@@ -82,6 +83,17 @@ def test_recipes_are_listed_and_shown(capsys):
     assert main(["recipes", "show", "fashion-robust"]) == 0
     assert 'kind = "adversarial"' in capsys.readouterr().out
     assert main(["recipes", "show", "nothing"]) == 2
+
+
+def test_damaged_data_are_listed_with_what_is_wrong(capsys, monkeypatch):
+    def damaged(name):
+        raise DataError("labels.gz is damaged; remove it")
+
+    monkeypatch.setattr("pellucid.data.verify", damaged)
+    assert main(["data", "list"]) == 0
+    out = capsys.readouterr().out
+    assert "labels.gz is damaged; remove it" in out
+    assert "synthetic-table" in out
 
 
 def test_data_are_listed_and_verified(capsys, monkeypatch, tmp_path):

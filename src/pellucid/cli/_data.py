@@ -7,13 +7,15 @@ from ._console import bars, say, table
 
 def list_data() -> int:
     """List the data sets Pellucid knows and whether they are here."""
-    from pellucid.core import DataMissing
+    from pellucid.core import DataError, DataMissing
     from pellucid.data import SyntheticImages, SyntheticTable, verify
 
     try:
         where = f"here: {verify('fashion-mnist')}"
     except DataMissing:
         where = "shipped sample of 500 test images; `pellucid data get fashion-mnist` gets all"
+    except DataError as damaged:
+        where = str(damaged)
     images, rows = SyntheticImages(), SyntheticTable()
     listed = [
         ("fashion-mnist", "60,000 + 10,000 gray images 28 x 28, 10 classes (MIT)", where),

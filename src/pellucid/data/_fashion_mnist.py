@@ -130,7 +130,9 @@ def _decoded(path: Path, stem: str, size: int, _stored: int, _modified: int) -> 
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             raw = file.read(size + 1)
     except (OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DataError(
+            f"{path} cannot be read ({error}); remove it and run `pellucid data get fashion-mnist`"
+        ) from error
     if hashlib.sha256(raw).hexdigest() != DECODED[stem]:
         raise DataError(
             f"{path} is not Fashion-MNIST's {stem}, or it is damaged; remove it and run "
