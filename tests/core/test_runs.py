@@ -167,6 +167,15 @@ def _dead_pid() -> int:
     return process.pid
 
 
+def test_half_written_files_of_a_killed_process_are_removed(tmp_path):
+    with RunFolder.create(tmp_path, kind="audit"):
+        pass
+    (tmp_path / ".arrays.safetensors.45ac9f0c.tmp").write_text("half")
+    with RunFolder.create(tmp_path, kind="audit", resume=True):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
 @pytest.mark.parametrize("lock", ["dead", "reused", "torn", "foreign"])
 def test_a_stale_lock_is_taken_over(tmp_path, lock):
     RunFolder.create(tmp_path, kind="audit")

@@ -197,6 +197,8 @@ class RunFolder:
             raise RunError(f"{self.path} was taken by another process this moment; choose another folder") from None
         with os.fdopen(handle, "w") as file:
             file.write(json.dumps(_identity()))
+        for torn in self.path.rglob(".*.tmp"):  # what a killed process was writing
+            torn.unlink(missing_ok=True)
 
 
 def versions() -> dict[str, str]:
