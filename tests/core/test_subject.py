@@ -3,6 +3,7 @@
 import inspect
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -122,6 +123,21 @@ def test_bad_inputs_are_refused(case, model, images):
     change, message = BAD_DATA[case]
     with pytest.raises(DataError, match=message):
         Subject(model, change(images))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("inputs", np.zeros((2, 3)), "inputs must be a torch.Tensor, got ndarray; torch.as_tensor makes one"),
+        ("labels", [0, 1], "labels must be a torch.Tensor, got list"),
+        ("modality", "picture", "modality must be one of image, tabular, got 'picture'"),
+    ],
+)
+def test_what_is_no_tensor_or_no_modality_is_refused(model, images, labels, name, value, message):
+    subject = Subject(model, images, labels)
+    object.__setattr__(subject, name, value)  # the tests' type checks would refuse it before we do
+    with pytest.raises(DataError, match=re.escape(message)):
+        subject.__post_init__()
 
 
 def test_tables_have_two_axes_and_names_for_every_feature(rng):

@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +69,7 @@ class Subject:
     feature_names: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
+        _check_kinds(self)
         _check_inputs(self.inputs, self.bounds, self.modality)
         samples = len(self.inputs)
         ids = torch.arange(samples) if self.ids is None else self.ids.cpu()
@@ -98,7 +100,7 @@ class Subject:
             self,
             model=TwoLogits(self.model) if heard == 1 else self.model,
             surrogates=surrogates,
-            class_names=self.class_names or tuple(str(k) for k in range(classes)),
+            class_names=tuple(self.class_names) or tuple(str(k) for k in range(classes)),
         )
 
     def __len__(self) -> int:
@@ -162,6 +164,15 @@ def _feed(digest: hashlib._Hash, tensor: Tensor) -> None:
 
 
 # -- data ---------------------------------------------------------------------------------------------------------
+
+
+def _check_kinds(subject: Subject) -> None:
+    for name in ("inputs", "labels", "ids"):
+        value: object = getattr(subject, name)
+        if not isinstance(value, Tensor) and (value is not None or name == "inputs"):
+            raise DataError(f"{name} must be a torch.Tensor, got {type(value).__name__}; torch.as_tensor makes one")
+    if subject.modality not in get_args(Modality):
+        raise DataError(f"modality must be one of {', '.join(get_args(Modality))}, got {subject.modality!r}")
 
 
 def _check_inputs(inputs: Tensor, bounds: tuple[float, float] | None, modality: Modality) -> None:
