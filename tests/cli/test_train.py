@@ -59,6 +59,12 @@ def test_mistakes_are_one_line_and_exit_code_2(recipe, tmp_path, capsys, argumen
     assert not (tmp_path / "run").exists()
 
 
+def test_an_unfit_export_is_refused_before_the_training(recipe, tmp_path, capsys):
+    assert main(["train", recipe, "--out", str(tmp_path / "run"), "--export", "weights.pt"]) == 2
+    assert capsys.readouterr().err == "pellucid: --export takes a .safetensors file, got weights.pt\n"
+    assert not (tmp_path / "run").exists()
+
+
 def test_ctrl_c_is_exit_code_130_and_the_run_goes_on(recipe, tmp_path, capsys, monkeypatch):
     from pellucid.training import _trainer
 

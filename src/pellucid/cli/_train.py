@@ -31,11 +31,14 @@ def train(
         device: cpu, cuda, or one card such as cuda:1.
         export: also write the trained weights to this .safetensors file, and their card beside it as .json.
     """
+    from pellucid.core import RunError
     from pellucid.training import Recipe
     from pellucid.training import train as run_training
 
     from ._progress import watch
 
+    if export is not None and export.suffix != ".safetensors":  # said before the training, not after it
+        raise RunError(f"--export takes a .safetensors file, got {export}")
     loaded = Recipe.load(recipe, overrides=set)
     try:
         with watch(loaded.name) as on_event:
