@@ -14,6 +14,7 @@ from ._size_curve import one_sample
 # Activations of one batch should stay in a CPU's caches and fill a GPU.
 _ELEMENTS_PER_BATCH = {"cpu": 1 << 17, "cuda": 1 << 23}
 _MOST_ROWS = {"cpu": 1024, "cuda": 8192}
+_SCORED_TOGETHER = 4096
 
 
 def _batch_size(x: Tensor, device: torch.device) -> int:
@@ -83,7 +84,7 @@ class ModelGame:
         check_keep(keep, self.n_players)
         # Not inference mode: a model that keeps a tensor from this call could never be trained again.
         with evaluating(self.model), torch.no_grad():
-            parts = [self._worth(rows) for rows in torch.split(keep, self.batch_size)]
+            parts = [self._worth(rows) for rows in torch.split(keep, max(_SCORED_TOGETHER, self.batch_size))]
         values = torch.cat(parts).to(keep.device)
         if not bool(values.isfinite().all()):
             self._blame(keep, values)
