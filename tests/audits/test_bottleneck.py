@@ -8,7 +8,7 @@ from pellucid.core import Stream, Subject
 from pellucid.explain import SignedCurve
 
 
-def spectrum(strength, spread=0.01, floor=0.0):
+def spectrum(strength, spread=0.01, floor=0.0, samples=16):
     values = torch.tensor(strength, dtype=torch.float64)
     relative = values / values.mean()
     return _bottleneck._Spectrum(
@@ -20,7 +20,7 @@ def spectrum(strength, spread=0.01, floor=0.0):
         relative=relative,
         relative_low=relative,
         relative_high=relative,
-        per_sample=values[None],
+        per_sample=values.expand(samples, -1),
         evaluations=1,
         method="made up",
     )
@@ -35,6 +35,7 @@ def spectrum(strength, spread=0.01, floor=0.0):
         (spectrum([4, 2, 1, 2, 4], spread=2), None, "their intervals overlap"),
         (spectrum([4, 2, 1, 2, 4], spread=torch.nan), None, "one sample gives no intervals"),
         (spectrum([4, 2, 1, 2, 4], floor=0.8), None, "too close to the noise floor"),
+        (spectrum([4, 3, 3, 3, 4], samples=1), None, "1 sample cannot speak for the model"),
         (spectrum([0, 0, 0, 0, 0]), False, "no interactions"),
     ],
 )

@@ -8,9 +8,15 @@ from pellucid.audits import _levels as levels
 
 
 def test_accuracy():
-    assert levels.accuracy(0.1, 0.1, worst_high=1, overall_low=0.1).level == "weak"
-    assert levels.accuracy(0.8, 0.1, worst_high=0.7, overall_low=0.8).level == "watch"
-    assert levels.accuracy(0.8, 0.1, worst_high=0.9, overall_low=0.8).level == "fine"
+    assert levels.accuracy(0.1, 0.1, n=500, worst_high=1, overall_low=0.1).level == "weak"
+    assert levels.accuracy(0.8, 0.1, n=500, worst_high=0.7, overall_low=0.8).level == "watch"
+    assert levels.accuracy(0.8, 0.1, n=500, worst_high=0.9, overall_low=0.8).level == "fine"
+
+
+def test_two_samples_condemn_no_model():
+    judged = levels.accuracy(0.34, 0.5, n=2, worst_high=1, overall_low=0.34)
+    assert judged.level == "watch"
+    assert "2 samples cannot tell" in judged.reason
 
 
 def test_calibration():

@@ -19,6 +19,7 @@ CALIBRATION_WEAK = 0.15
 DEPTH_OF_BOTTLENECK = 0.5
 FLOORS_NEEDED = 2.0
 COLLAPSED = 0.95
+FEW = 30
 DEAD = 0.5
 
 
@@ -29,15 +30,18 @@ class Judged(NamedTuple):
     reason: str
 
 
-def accuracy(low: float, floor: float, *, worst_high: float, overall_low: float) -> Judged:
+def accuracy(low: float, floor: float, *, n: int, worst_high: float, overall_low: float) -> Judged:
     """Judge accuracy against the majority floor, and its worst class against the rest.
 
     Args:
         low: lower end of the accuracy's interval.
         floor: accuracy of always answering the most frequent class.
+        n: number of samples.
         worst_high: upper end of the worst class's interval.
         overall_low: lower end of the overall accuracy's interval; a class wholly below it is worse than the rest.
     """
+    if low <= floor and n < FEW:
+        return Judged("watch", f"{count(n, 'sample')} cannot tell the model from always answering the same class.")
     if low <= floor:
         return Judged(
             "weak",

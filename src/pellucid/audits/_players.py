@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pellucid.core import Masker, Subject
+from pellucid.core import Masker, Players, Subject
 from pellucid.games import Features, Patches
 
 MOST_EXACT = 12
@@ -43,6 +43,13 @@ def player_names(subject: Subject, grid: tuple[int, int] | None, count: int) -> 
     if grid is not None:
         return tuple(f"row {p // grid[1] + 1} col {p % grid[1] + 1}" for p in range(count))
     return subject.feature_names or tuple(f"feature {p}" for p in range(count))
+
+
+def players_in_words(players: Players) -> str:
+    """Return who plays, for the settings of a finding."""
+    if players.grid is None:
+        return f"{players.count} features"
+    return f"grid {players.grid[0]} x {players.grid[1]}"
 
 
 def absence_in_words(subject: Subject) -> str:

@@ -226,6 +226,7 @@ def _show_findings(report: Report) -> None:
     for finding in report.findings:
         say(f"[{finding.level}] {finding.probe}: {finding.answer}")
         if finding.advice is not None and finding.advice.command:
+            say(f"        {finding.advice.text}")
             say(f"        next: {finding.advice.command}")
     for entry in report.skipped:
         say(f"[skipped] {entry.probe}: {entry.reason}")

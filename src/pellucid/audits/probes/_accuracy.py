@@ -67,6 +67,7 @@ class Accuracy:
         judged = _levels.accuracy(
             accuracy.low,
             result.majority_floor,
+            n=len(subject),
             worst_high=float(result.per_class.high[worst]),
             overall_low=accuracy.low,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import final
 
 import torch
@@ -36,7 +35,6 @@ from pellucid.explain import (
     FULL,
     QUICK,
     BottleneckSpectrum,
-    SignedCurve,
     SpectrumSettings,
     bottleneck,
     cost_bottleneck,
@@ -47,9 +45,19 @@ from pellucid.explain import (
 from pellucid.games import ModelGame, log_odds, pair_interactions, table
 
 from .. import _levels
-from .._players import MOST_EXACT, absence_in_words, answers, cells, features, is_image, value_in_words
+from .._players import (
+    MOST_EXACT,
+    absence_in_words,
+    answers,
+    cells,
+    features,
+    is_image,
+    players_in_words,
+    value_in_words,
+)
 from .._samples import draw, ids_of
 from .._wording import brief, count
+from ._signed_orders import ORDER_CAUTIONS, signed_finding
 
 COARSE, FINE, LARGE_IMAGE = 8, 16, 64
 """Cells per side for images up to 64 pixels, and above."""
@@ -57,6 +65,9 @@ COARSE, FINE, LARGE_IMAGE = 8, 16, 64
 EXACT_SAMPLES = {"quick": 16, "full": 32}
 FALLBACK_SAMPLES, FALLBACK_LEAST, FALLBACK_BINS = 16, 4, 10
 FALLBACK_PERMUTATIONS, FALLBACK_MOST = 20, 100
+FEWEST = 8
+"""Samples below which nothing is concluded about the model."""
+
 MIDDLE = (0.2, 0.8)
 MOST_FEATURES = 256
 
@@ -131,7 +142,7 @@ class Bottleneck:
         if _is_exact(players):
             n = min(EXACT_SAMPLES["full"], len(subject), budget // (2**players.count + 1))
             part = subject.take(draw(subject, n, rng=rng.child("samples")))
-            return [self._finding(part, _exact(part, masker, rng, on_step), rng)]
+            return [self._finding(part, players, _exact(part, masker, rng, on_step), rng)]
         most = min(FULL.samples, len(subject))
         settings = fit_bottleneck(players, budget - most, samples=len(subject))
         if settings is None:
@@ -147,9 +158,9 @@ class Bottleneck:
             rng=rng.child("spectrum").at(part.ids),
             on_step=on_step,
         )
-        return [self._finding(part, _sampled(result, settings.contexts), rng)]
+        return [self._finding(part, players, _sampled(result, settings.contexts), rng)]
 
-    def _finding(self, subject: Subject, s: _Spectrum, rng: Stream) -> Finding:
+    def _finding(self, subject: Subject, players: Players, s: _Spectrum, rng: Stream) -> Finding:
         reading = _read(s)
         judged = _levels.bottleneck(reading.found, reading.why)
         return Finding(
@@ -168,7 +179,7 @@ class Bottleneck:
                 evaluations=s.evaluations + _looked(subject),
                 sample_ids=ids_of(subject),
                 settings={
-                    "players": _players_in_words(subject),
+                    "players": players_in_words(players),
                     "absent players": absence_in_words(subject),
                     "value": value_in_words(subject),
                     "method": s.method,
@@ -177,7 +188,7 @@ class Bottleneck:
                 },
             ),
             references=("arXiv:2111.06236",),
-            cautions=_cautions(),
+            cautions=ORDER_CAUTIONS,
         )
 
     def _fallback(
@@ -201,7 +212,16 @@ class Bottleneck:
             on_step=on_step,
         )
         needed = _spectrum_cost(players, subject, QUICK)
-        return _signed_finding(self, part, curve, needed, rng.child("interval"))
+        return signed_finding(
+            self.name,
+            self.question,
+            part,
+            players,
+            curve,
+            needed=needed,
+            looked=_looked(part),
+            rng=rng.child("interval"),
+        )
 
 
 # -- what it costs ------------------------------------------------------------------------------------------------
@@ -339,6 +359,9 @@ def _read(s: _Spectrum) -> _Reading:
         trouble = "their intervals overlap" if known else "one sample gives no intervals"
         doubt = f"That looks like a bottleneck, but {trouble}, so more samples must decide."
         return _Reading(None, middle, depth, f"{shallow}, but {trouble}. {rule}", doubt)
+    if len(s.per_sample) < FEWEST:
+        few = count(len(s.per_sample), "sample")
+        return _Reading(None, middle, depth, f"{shallow}, on {few} only. {rule}", f"{few} cannot speak for the model.")
     return _Reading(deep, middle, depth, f"{shallow}. {rule}")
 
 
@@ -381,23 +404,6 @@ def _advice(reading: _Reading) -> Advice | None:
             command="pellucid compare RUN_A RUN_B",
         )
     return None
-
-
-def _cautions(*more: str) -> tuple[str, ...]:
-    return (
-        "Masked inputs lie off the data the model was trained on; the orders describe the model there too.",
-        "Players and fill decide the curve: compare models only with the same ones.",
-        "Strengths are in log odds and grow with the model's confidence; the relative curve does not.",
-        *more,
-    )
-
-
-def _players_in_words(subject: Subject) -> str:
-    players = _players(subject)
-    assert isinstance(players, Players)
-    if players.grid is None:
-        return f"{players.count} features"
-    return f"grid {players.grid[0]} x {players.grid[1]}"
 
 
 # -- numbers and pictures -----------------------------------------------------------------------------------------
@@ -508,92 +514,4 @@ def _maps(result: BottleneckSpectrum) -> tuple[Heatmap, ...]:
             caption="Mean strength of the measured pairs that each cell is part of, over all samples.",
         )
         for order in sorted(set(chosen))
-    )
-
-
-# -- the fallback -------------------------------------------------------------------------------------------------
-
-
-def _signed_finding(probe: Bottleneck, subject: Subject, curve: SignedCurve, needed: int, rng: Stream) -> Finding:
-    total, alone = float(curve.total.mean()), float(curve.first_order.mean())
-    n = curve.n_players
-    centers = ((curve.edges[:-1] + curve.edges[1:] - 1).double() / 2 / max(1, n - 2)).tolist()
-    clear = ((curve.low > 0) | (curve.high < 0)) & (curve.mean.abs() > _levels.FLOORS_NEEDED * curve.noise)
-    strongest = int((curve.mean.abs() * clear).argmax())
-    share = curve.utilities.sum(1)
-    interval = bootstrap(share, rng=rng)
-    answer = (
-        f"The order spectrum needs {needed:,} evaluations and was not measured. This is the signed size curve, in "
-        f"which interactions of opposite sign cancel: of a score gain of {brief(total)} log odds, single "
-        f"parts add {brief(alone)} and interactions {brief(total - alone)}"
-    )
-    if bool(interval.low.isfinite()):
-        answer += f" (95% interval {brief(float(interval.low))} to {brief(float(interval.high))})"
-    if bool(clear[strongest]):
-        answer += (
-            f"; the range of orders that counts most adds {brief(float(curve.mean[strongest]))}, with about "
-            f"{centers[strongest]:.0%} of the other parts present."
-        )
-    else:
-        answer += "; no range of orders stands out from the noise."
-    edges = curve.edges.tolist()
-    return Finding(
-        probe=probe.name,
-        name="bottleneck-signed",
-        question=probe.question,
-        answer=answer,
-        measure=Measure(
-            name="interaction_gain",
-            label="part of the score gain that comes from interactions",
-            value=number(interval.value),
-            low=number(interval.low),
-            high=number(interval.high),
-            unit="log odds",
-            samples=numbers(share),
-        ),
-        level="watch",
-        reason="The signed size curve cannot show how strong interactions are, only what they sum to: the question is "
-        "open until the spectrum is measured.",
-        advice=Advice(
-            text=f"Give this question {needed:,} evaluations for the full order spectrum.",
-            command=f"pellucid audit MODEL DATA --probe bottleneck --budget {needed}",
-        ),
-        exhibits=(
-            Curve(
-                title="What each range of orders adds (signed)",
-                x=Axis("share of the other parts present", "%"),
-                y=Axis("added to the score", "log odds"),
-                lines=(
-                    Line(
-                        name="interactions",
-                        x=numbers(centers),
-                        y=numbers(curve.mean),
-                        low=numbers(curve.low),
-                        high=numbers(curve.high),
-                    ),
-                    Line(
-                        name=f"{_levels.FLOORS_NEEDED:g} x sampling error",
-                        x=numbers(centers),
-                        y=numbers(_levels.FLOORS_NEEDED * curve.noise),
-                        role="noise",
-                    ),
-                ),
-                caption="Sums over all pairs: where strong interactions of opposite sign cancel, the curve is near 0.",
-            ),
-        ),
-        provenance=Provenance(
-            seed=0,
-            evaluations=curve.evaluations + _looked(subject),
-            sample_ids=ids_of(subject),
-            settings={
-                "players": _players_in_words(subject),
-                "absent players": absence_in_words(subject),
-                "value": value_in_words(subject),
-                "method": "signed size curve from nested coalitions",
-                "orders": ", ".join(f"{a}-{b - 1}" for a, b in pairwise(edges)),
-                "interval": "bootstrap over samples, 1000 draws, 95%",
-            },
-        ),
-        references=("arXiv:2111.06236",),
-        cautions=_cautions("A signed mean near 0 does not mean that there are no interactions."),
     )
