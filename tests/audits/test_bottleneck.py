@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from pellucid.audits.probes import _bottleneck
+from pellucid.audits.probes._signed_orders import signed_finding
 from pellucid.core import Stream, Subject
 from pellucid.explain import SignedCurve
+from pellucid.games import Features
 
 
 def spectrum(strength, spread=0.01, floor=0.0, samples=16):
@@ -88,6 +90,7 @@ def signed(mean, spread=0.1):
 def test_the_signed_curve_names_its_strongest_range_with_its_sign(mean, words):
     x = torch.zeros(2, 4)
     subject = Subject(torch.nn.Linear(4, 2), x, torch.tensor([0, 1]), bounds=None, modality="tabular")
-    finding = _bottleneck._signed_finding(_bottleneck.Bottleneck(), subject, signed(mean), 9, Stream(0))
+    players = Features(fill="zero")(x[0])
+    finding = signed_finding("bottleneck", "?", subject, players, signed(mean), needed=9, looked=0, rng=Stream(0))
     assert words in finding.answer
     assert "95% interval" in finding.answer
