@@ -151,6 +151,13 @@ def test_curves_of_both_are_laid_over_each_other():
     assert [line.name for line in overlay.lines] == ["old", "new", "old: floor", "new: floor", "chance"]
 
 
+def test_curves_with_a_line_per_sample_are_not_laid_over_each_other():
+    lines = tuple(Line(name=f"sample {k}", x=(0.0, 1.0), y=(0.0, float(k))) for k in range(5))
+    crowded = Curve(title="Patterns", x=Axis("patterns"), y=Axis("variance"), lines=lines)
+    one = report(finding(right(0.5), curves=(crowded,)))
+    assert compare(one, report(finding(right(0.5), curves=(crowded,)), model="new")).exhibits == ()
+
+
 def test_the_answer_names_what_got_better_and_worse():
     before = report(finding(right(0.5)), finding(right(0.9), name="robustness"))
     after = report(finding(right(0.9)), finding(right(0.5), name="robustness"), model="new")

@@ -30,6 +30,8 @@ from ._wording import brief, count, listed
 Verdict = Literal["better", "worse", "no clear difference", "changed", "not tested"]
 
 SIGNIFICANT = 0.05
+MOST_LINES = 8
+"""Lines that one picture can hold; curves with more, such as one per sample, stay in the two reports."""
 
 
 def compare(before: Report, after: Report, *, seed: int = 0, command: str = "") -> Comparison:
@@ -264,6 +266,8 @@ def _overlays(old: Finding, new: Finding, old_name: str, new_name: str) -> Itera
             continue
         mine = [line for line in curve.lines if line.role == "main"]
         theirs = [line for line in other.lines if line.role == "main"]
+        if len(mine) + len(theirs) > MOST_LINES:
+            continue
         shared = [line for line in curve.lines if line.role == "reference" and line in other.lines]
         noise = [(name, line) for name, c in ((old_name, curve), (new_name, other)) for line in c.lines]
         lines = (

@@ -90,7 +90,6 @@ class Concepts:
 
     def _finding(self, subject: Subject, classes: Tensor, found: list[Explained], rng: Stream) -> Finding:
         needed = torch.tensor([float(c.needed) for c in found], dtype=torch.float64)
-        sparse = sum(c.sparse for c in found)
         short = min(MOST_PATTERNS, found[0].n_all_patterns // 2)  # half of all patterns is no short list
         judged = _levels.concepts(sum(c.sparse and c.needed <= short for c in found), len(found), EXPLAINED, short)
         interval = bootstrap(needed, rng=rng.child("needed"))
