@@ -14,7 +14,7 @@ version = release = pellucid.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx_design"]
 exclude_patterns = ["_build", "_published"]
 html_theme = "furo"
-html_extra_path = ["_published"]  # report-schema-1.json, at the address that the schema itself names
+html_extra_path = ["_published"]  # report-schema-1.json
 html_title = "Pellucid"
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3

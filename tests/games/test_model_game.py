@@ -148,6 +148,9 @@ def test_nan_names_the_coalition():
     game = ModelGame(Broken(), torch.ones(3), Features(fill="zero"), logit(0))
     with pytest.raises(ModelError, match=r"NaN or infinity when only players \[1\] of 3 are present"):
         table(game)
+    game = ModelGame(lambda x: (x / x.sum(1, keepdim=True))[:, :2], torch.ones(3), Features(fill="zero"), logit(0))
+    with pytest.raises(ModelError, match="NaN or infinity when no player is present"):
+        table(game)
 
 
 def test_refusals():

@@ -108,8 +108,9 @@ class ModelGame:
         row = int((~values.isfinite()).reshape(len(values), -1).any(1).nonzero()[0])
         present = [int(p) for p in keep[row].nonzero()[:, 0]]
         shown = present if len(present) <= 20 else [*present[:20], "..."]
+        when = f"only players {shown} of {self.n_players} are" if present else "no player is"
         raise ModelError(
-            f"the model gives NaN or infinity when only players {shown} of {self.n_players} are present; "
+            f"the model gives NaN or infinity when {when} present; "
             "repair the model or choose another baseline (fill)"
         )
 

@@ -36,7 +36,7 @@ SCHEMA_VERSION = 1
 
 MAX_JSON = 256 * 2**20  # bytes of a report.json
 
-SCHEMA_ID = "https://pellucid.readthedocs.io/reference/report-schema-1.json"
+SCHEMA_ID = "urn:pellucid:report-schema:1"
 
 
 class SubjectCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
