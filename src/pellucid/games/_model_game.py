@@ -110,8 +110,7 @@ class ModelGame:
         shown = present if len(present) <= 20 else [*present[:20], "..."]
         when = f"only players {shown} of {self.n_players} are" if present else "no player is"
         raise ModelError(
-            f"the model gives NaN or infinity when {when} present; "
-            "repair the model or choose another baseline (fill)"
+            f"the model gives NaN or infinity when {when} present; repair the model or choose another baseline (fill)"
         )
 
 
