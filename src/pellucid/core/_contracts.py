@@ -8,7 +8,7 @@ Axes: `c` coalitions, `n` players, `b` samples of a batch, `k` classes, `*b` tra
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
@@ -192,6 +192,9 @@ class Dataset:
         bounds: least and greatest legal input value, None for unbounded features.
         note: anything the user must be told, such as "shipped sample of 500, the full set is absent".
         feature_names: names of tabular columns.
+        background: `(M, ...)` inputs of the training split, what is usual for a feature; None where unknown.
+        groups: columns that belong together and play as one player, by the group's name; columns in no group play
+            alone.
     """
 
     inputs: Tensor
@@ -203,6 +206,8 @@ class Dataset:
     bounds: tuple[float, float] | None = (0.0, 1.0)
     note: str = ""
     feature_names: tuple[str, ...] = ()
+    background: Tensor | None = None
+    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)

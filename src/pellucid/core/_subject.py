@@ -13,23 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ._adapters import TwoLogits
 from ._contracts import Modality
 from ._errors import DataError, ModelError, described
 from ._modes import device_of, evaluating
 
 _ASKED = 8  # samples on which a model is tried before it is trusted
-
-
-class TwoLogits(nn.Module):
-    """Reads a one-logit model as a two-class one: logits (0, z)."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        z = self.model(x)
-        return torch.cat([torch.zeros_like(z), z], dim=1)
 
 
 @dataclass(frozen=True)
@@ -49,6 +38,9 @@ class Subject:
             two classes here too.
         notes: what the report must say about the data or the model.
         feature_names: names of tabular columns.
+        background: `(M, ...)` inputs of the training data, shaped like `inputs`: what an absent feature shows and how
+            far features usually spread. The audited inputs serve if not given.
+        groups: columns of a table that play as one player, by the group's name; columns in no group play alone.
 
     Raises:
         DataError: no samples, NaN inputs, inputs outside `bounds`, labels that do not fit.
@@ -67,6 +59,9 @@ class Subject:
     surrogates: Mapping[str, nn.Module] = field(default_factory=dict, kw_only=True)
     notes: tuple[str, ...] = field(default=(), kw_only=True)
     feature_names: tuple[str, ...] = field(default=(), kw_only=True)
+    background: Tensor | None = field(default=None, kw_only=True)
+    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict, kw_only=True)
+    differentiable: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         _check_kinds(self)
@@ -90,6 +85,8 @@ class Subject:
             raise DataError(
                 f"{self.data_name} has {self.inputs[0].numel()} features but {len(self.feature_names)} feature names"
             )
+        _check_background(self)
+        _check_groups(self)
         surrogates = {}
         for name, surrogate in self.surrogates.items():
             other = _count_logits(surrogate, self.inputs, ids, name)
@@ -101,6 +98,9 @@ class Subject:
             model=TwoLogits(self.model) if heard == 1 else self.model,
             surrogates=surrogates,
             class_names=tuple(self.class_names) or tuple(str(k) for k in range(classes)),
+            background=None if self.background is None else self.background.detach().cpu(),
+            groups={name: tuple(columns) for name, columns in self.groups.items()},
+            differentiable=_differentiable(self.model, self.inputs[:1]),
         )
 
     def __len__(self) -> int:
@@ -110,6 +110,11 @@ class Subject:
     def n_classes(self) -> int:
         """Number of classes the model tells apart."""
         return len(self.class_names)
+
+    @property
+    def usual(self) -> Tensor:
+        """Inputs `(M, ...)` that say what is usual for a feature: the background, else the audited inputs."""
+        return self.inputs if self.background is None else self.background
 
     @property
     def device(self) -> torch.device:
@@ -199,6 +204,36 @@ def _check_inputs(inputs: Tensor, bounds: tuple[float, float] | None, modality: 
         raise DataError(f"inputs lie in [{low:g}, {high:g}] but the bounds are [{bounds[0]:g}, {bounds[1]:g}]; {hint}")
 
 
+def _check_background(subject: Subject) -> None:
+    background = subject.background
+    if background is None:
+        return
+    if background.shape[1:] != subject.inputs.shape[1:] or not len(background):
+        raise DataError(
+            f"background must be at least one input of shape {tuple(subject.inputs.shape[1:])}, "
+            f"got {tuple(background.shape)}"
+        )
+    if not background.is_floating_point() or not bool(background.isfinite().all()):
+        raise DataError("background must be finite floating point inputs, as the model reads them")
+
+
+def _check_groups(subject: Subject) -> None:
+    if not subject.groups:
+        return
+    if subject.inputs.ndim != 2:
+        raise DataError(f"groups name columns of a table, but the inputs have shape {tuple(subject.inputs.shape)}")
+    owner: dict[int, str] = {}
+    for name, columns in subject.groups.items():
+        if not columns:
+            raise DataError(f"group {name} is empty; name at least one column")
+        for column in columns:
+            if not 0 <= column < subject.inputs.shape[1]:
+                raise DataError(f"group {name} names column {column}; columns are 0 to {subject.inputs.shape[1] - 1}")
+            if column in owner:
+                raise DataError(f"column {column} is in the groups {owner[column]} and {name}; give it to one")
+            owner[column] = name
+
+
 def _check_ids(ids: Tensor, samples: int) -> None:
     if ids.dtype != torch.int64 or ids.shape != (samples,):
         raise DataError(f"ids must be int64 of shape ({samples},), got {ids.dtype} of shape {tuple(ids.shape)}")
@@ -238,6 +273,12 @@ def _count_logits(model: nn.Module, inputs: Tensor, ids: Tensor, name: str) -> i
             f"{name} answers differently when asked twice in eval mode; remove the randomness (functional dropout?)"
         )
     return first.shape[1]
+
+
+def _differentiable(model: nn.Module, x: Tensor) -> bool:
+    """Return whether the logits of a model follow its input by autograd."""
+    with evaluating(model), torch.enable_grad():
+        return bool(model(x.to(device_of(model)).detach().requires_grad_()).requires_grad)
 
 
 def _answers(model: nn.Module, inputs: Tensor, ids: Tensor, name: str) -> Tensor:
