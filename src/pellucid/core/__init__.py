@@ -69,11 +69,13 @@ from ._finding import (
     numbers,
 )
 from ._modes import device_of, evaluating
+from ._ranks import Ranks
 from ._runs import RunFolder, versions
 from ._scores import cross_entropy, log_odds, log_probability, logit, margin, probability
 from ._statistics import Interval, PairedTest, bootstrap, mcnemar, paired_difference, wilson
 from ._streams import Stream, preserved_randomness
 from ._subject import Subject
+from ._work import Compute, Elsewhere, Work
 
 __all__ = [
     "Advice",
@@ -81,11 +83,13 @@ __all__ = [
     "Axis",
     "Batch",
     "BudgetError",
+    "Compute",
     "Curve",
     "DataError",
     "DataMissing",
     "Dataset",
     "Effort",
+    "Elsewhere",
     "Estimate",
     "Exhibit",
     "Finding",
@@ -116,6 +120,7 @@ __all__ = [
     "Players",
     "Probe",
     "Provenance",
+    "Ranks",
     "RecipeError",
     "RunError",
     "RunFolder",
@@ -126,6 +131,7 @@ __all__ = [
     "Table",
     "Value",
     "Weighting",
+    "Work",
     "bootstrap",
     "cross_entropy",
     "described",

@@ -1,4 +1,4 @@
-"""Many processes as one: the only file that knows about ranks.
+"""Many processes as one: the only file of the training that knows about ranks.
 
 The same recipe runs alone or under `torchrun`; each process takes an equal share of every batch, and gradients and
 logged numbers are averages over all. Networks and objectives stay single-device code.
@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pellucid.core import Batch, Objective, RunError, Stream, first_line
+from pellucid.core import Batch, Objective, Ranks, RunError, Stream, first_line
 
 Terms = Mapping[str, Tensor]
 Step = Callable[[Batch, Stream], Terms]
@@ -32,8 +32,8 @@ class Parallel:
     """
 
     def __init__(self, device: str = "cpu") -> None:
-        self.world = int(os.environ.get("WORLD_SIZE", "1"))
-        self.rank = int(os.environ.get("RANK", "0")) if self.world > 1 else 0
+        here = Ranks.here()
+        self.world, self.rank = here.count, here.index
         if device == "cuda" and self.world > 1:
             device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         self.device = _device(device)

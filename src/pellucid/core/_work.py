@@ -1,0 +1,125 @@
+"""Long work on many samples: watched, kept chunk by chunk, shared out over processes and put together again.
+
+Chunks depend on the samples alone, never on how many processes there are, so that one process and many compute the
+same batches and return the same numbers. A chunk that is already in one of the folders is not computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ._contracts import OnStep, silent
+from ._errors import DataError, PellucidError
+from ._files import read_tensors, write_tensors
+from ._ranks import Pieces, Ranks
+
+Compute = Callable[[Tensor, OnStep], Mapping[str, Tensor]]
+"""Computes some samples: row numbers `(r,)` and a watcher to tensors whose first axis is `r`."""
+
+
+class Elsewhere(PellucidError):
+    """This shard has done its part of some work; the other parts are other shards'."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """How a long computation is watched, kept and shared out.
+
+    Args:
+        on_step: told how much is done.
+        folder: where finished chunks are kept; nowhere if not given.
+        stored: more folders to look for finished chunks in.
+        ranks: which share is this process's.
+
+    Example:
+        >>> import torch
+        >>> ids = torch.arange(5)
+        >>> Work().map("squares", ids, lambda rows, on_step: {"square": rows**2}, chunk=2)["square"].tolist()
+        [0, 1, 4, 9, 16]
+    """
+
+    on_step: OnStep = silent
+    folder: Path | None = None
+    stored: tuple[Path, ...] = ()
+    ranks: Ranks = field(default_factory=Ranks)
+
+    def part(self, start: float, end: float) -> Work:
+        """Return the same work, its steps reported as those from `start` to `end` of a whole of 1."""
+        whole, size = self.on_step, 10_000
+
+        def step(done: int, total: int) -> None:
+            whole(round(size * (start + (end - start) * done / max(1, total))), size)
+
+        return replace(self, on_step=step)
+
+    def map(self, name: str, ids: Tensor, compute: Compute, *, chunk: int, key: str = "") -> dict[str, Tensor]:
+        """Return what `compute` says of all samples, in their order.
+
+        Args:
+            name: what is computed; finished chunks are kept under this name.
+            ids: `(N,)` ids of the samples, at least one.
+            compute: called with row numbers; never with rows of two chunks.
+            chunk: samples computed at once; part of what decides the numbers.
+            key: every setting that changes the result; chunks of another key are not used.
+
+        Raises:
+            Elsewhere: this process is a shard, its chunks are done, and others' are not here.
+        """
+        if not len(ids):
+            raise DataError(f"{name}: there are no samples to compute")
+        chunks = torch.split(torch.arange(len(ids)), chunk)
+        files = [f"{number:06d}-{_digest(key, ids[rows])}.safetensors" for number, rows in enumerate(chunks)]
+        mine = [number for number in range(len(chunks)) if self.ranks.owns(number)]
+        done: dict[int, Mapping[str, Tensor]] = {}
+        for place, number in enumerate(mine):
+            done[number] = self._piece(name, files[number], chunks[number], compute, place, len(mine))
+        self.on_step(len(mine), max(1, len(mine)))
+        pieces: Pieces = self.ranks.gather(done)
+        if len(pieces) < len(chunks):
+            others = {n: self._find(name, files[n]) for n in range(len(chunks)) if n not in pieces}
+            missing = [n for n, found in others.items() if found is None]
+            if missing:
+                shards = len({n % self.ranks.count for n in missing})
+                raise Elsewhere(
+                    f"{name}: shard {self.ranks} has done its part; run the other {shards} and then `pellucid merge`"
+                )
+            pieces = {**pieces, **{n: found for n, found in others.items() if found is not None}}
+        return {key: torch.cat([pieces[n][key] for n in range(len(chunks))]) for key in pieces[0]}
+
+    def _piece(
+        self, name: str, file: str, rows: Tensor, compute: Compute, place: int, total: int
+    ) -> Mapping[str, Tensor]:
+        found = self._find(name, file)
+        if found is not None:
+            return found
+
+        def step(done: int, of: int) -> None:
+            self.on_step(round(1000 * (place + done / max(1, of))), 1000 * total)
+
+        step(0, 1)
+        tensors = {key: value.detach().cpu().contiguous() for key, value in compute(rows, step).items()}
+        for key, value in tensors.items():
+            if not value.ndim or len(value) != len(rows):
+                raise ValueError(f"{name}: {key} must have {len(rows)} rows, got shape {tuple(value.shape)}")
+        if self.folder is not None:
+            path = self.folder / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_tensors(path, tensors)
+        return tensors
+
+    def _find(self, name: str, file: str) -> Mapping[str, Tensor] | None:
+        folders = (*((self.folder,) if self.folder is not None else ()), *self.stored)
+        for folder in folders:
+            if (folder / name / file).is_file():
+                return read_tensors(folder / name / file)
+        return None
+
+
+def _digest(key: str, ids: Tensor) -> str:
+    return hashlib.sha256(f"{key}|{ids.tolist()}".encode()).hexdigest()[:12]
