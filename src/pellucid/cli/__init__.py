@@ -8,10 +8,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
-import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 __all__ = ["COMMANDS", "Command", "main"]
@@ -55,10 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; those of the process if not given.
     """
     try:
-        code = _run(list(sys.argv[1:] if argv is None else argv))
+        with _stoppable():
+            code = _run(list(sys.argv[1:] if argv is None else argv))
         if sys.stdout is not None:
             sys.stdout.flush()  # so that a closed pipe shows here, not while the interpreter ends
-    except SystemExit as stop:  # tyro prints its own text for --help (0) and unusable arguments (2)
+    except SystemExit as stop:  # such as tyro's, after it printed --help
         return stop.code if isinstance(stop.code, int) else 0
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the reader (`| head`) has what it wanted
@@ -67,6 +70,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         code, text = _explain(error)
         sys.stderr.write(text + "\n")
     return code
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let a polite request to end (a batch system's, or a terminal that closes) do what Ctrl-C does."""
+    names = [name for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in names]
+    # Handlers belong to the main thread, and what a caller or `nohup` has set stays.
+    ours = threading.current_thread() is threading.main_thread()
+    taken = [number for number in numbers if ours and signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _run(argv: list[str]) -> int:
@@ -89,17 +109,14 @@ def _run(argv: list[str]) -> int:
 
 
 def _call(name: str, arguments: list[str]) -> int:
-    import inspect
+    from ._arguments import UsageError, bound
 
-    import tyro
-
-    style = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
-    function = _load(COMMANDS[name])
-    for layer in (function, inspect.unwrap(function)):
-        # tyro keeps the line breaks of an argument's text, which are where the source's lines happen to end.
-        layer.__doc__ = re.sub(r"\n {8,}(?=\S)", " ", inspect.getdoc(layer) or "")
-    code: int = tyro.cli(function, prog=f"pellucid {name}", args=arguments, config=style)
-    return code
+    try:
+        call = bound(_load(COMMANDS[name]), name, arguments)
+    except UsageError as error:
+        sys.stderr.write(f"pellucid: {error}\n")
+        return 2
+    return call()
 
 
 def _load(command: Command) -> Callable[..., int]:
