@@ -3,6 +3,7 @@
 from ._games import Counted, Memoized, TableGame, table
 from ._harsanyi import Interactions, harsanyi
 from ._model_game import ModelGame, noise_floor
+from ._order_weights import nested_sizes, order_weights
 from ._orders import PairInteractions, learning_strength, pair_interactions
 from ._pair_orders import PairOrders, cost_pair_orders, neighbor_blocks, pair_orders
 from ._players import Features, Patches
@@ -53,8 +54,10 @@ __all__ = [
     "margin",
     "mobius",
     "neighbor_blocks",
+    "nested_sizes",
     "noise_floor",
     "or_transform",
+    "order_weights",
     "pair_interactions",
     "pair_orders",
     "probability",
