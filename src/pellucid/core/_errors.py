@@ -26,6 +26,10 @@ class RecipeError(PellucidError):
     """A recipe has an unknown key, an unknown kind or a value out of range."""
 
 
+class RequirementError(PellucidError):
+    """A requirement cannot be read, or names a measure that no probe measures."""
+
+
 class BudgetError(PellucidError):
     """The evaluation budget is too small; the text gives the least that works."""
 
