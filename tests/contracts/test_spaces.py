@@ -9,6 +9,7 @@ from pellucid.attacks import SPACES
 from pellucid.core import Space, Stream
 
 EPS = 0.3
+SPACES_BY_TYPE = {type(make(EPS)): make for make in SPACES.values()}
 BOUNDS = [(0.0, 1.0), (-1.0, 2.5), None]
 
 
@@ -22,9 +23,19 @@ def bounds(request: pytest.FixtureRequest) -> tuple[float, float] | None:
     return request.param  # type: ignore[no-any-return]
 
 
+@pytest.fixture(params=[False, True], ids=["plain", "scaled"])
+def scale(request: pytest.FixtureRequest, rng: Stream) -> torch.Tensor | None:
+    """One factor per element of an input; two elements never change."""
+    if not request.param:
+        return None
+    scale = rng.child("scale").uniform((3, 4, 5), low=0.3, high=1.5)
+    scale[0, 0, :2] = 0.0
+    return scale
+
+
 @pytest.fixture
-def space(name: str, bounds: tuple[float, float] | None) -> Space:
-    return SPACES[name](EPS, bounds=bounds)
+def space(name: str, bounds: tuple[float, float] | None, scale: torch.Tensor | None) -> Space:
+    return SPACES[name](EPS, bounds=bounds, scale=scale)
 
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=str)
@@ -114,6 +125,81 @@ def test_steps_have_the_length_asked_for(space: Space, x: torch.Tensor, rng: Str
     step = space.ascent(grad, 0.25)
     torch.testing.assert_close(space.size(step), torch.full((6,), 0.25 * EPS, dtype=x.dtype))
     assert ((step * grad.sign()).flatten(1).sum(1) > 0).all()
+
+
+def test_elements_of_scale_zero_never_change(
+    space: Space, x: torch.Tensor, rng: Stream, scale: torch.Tensor | None
+) -> None:
+    if scale is None:
+        return
+    fixed = scale == 0
+    for params in (space.sample(x, rng), space.project(x, far(x, rng)), space.ascent(far(x, rng), 1.0)):
+        assert (params[:, fixed] == 0).all()
+        assert (params[:, ~fixed] != 0).any()
+    assert space.size(far(x, rng)).isinf().all()
+
+
+def test_steps_climb_steepest_within_their_length(space: Space, x: torch.Tensor, rng: Stream) -> None:
+    """No other step of the same size gains more to first order."""
+    grad = rng.child("grad").normal(x.shape, dtype=x.dtype)
+    gain = (space.ascent(grad, 1.0) * grad).flatten(1).sum(1)
+    free = SPACES_BY_TYPE[type(space)](EPS, bounds=None, scale=space.scale)  # type: ignore[attr-defined]
+    for draw in range(8):
+        other = free.sample(x, rng.child("other", draw))
+        other = other * (EPS / free.size(other)).view(-1, 1, 1, 1)
+        assert (gain >= (other * grad).flatten(1).sum(1)).all()
+
+
+def test_projection_is_the_nearest_point(space: Space, x: torch.Tensor, rng: Stream) -> None:
+    """In units of the scale: no other point of the set is nearer."""
+    params = far(x, rng)
+    units = torch.ones_like(x[0]) if space.scale is None else space.scale.to(x)  # type: ignore[attr-defined]
+    moving = units > 0
+
+    def distance(other: torch.Tensor) -> torch.Tensor:
+        return ((other - params) / units)[:, moving].square().sum(1)
+
+    best = distance(space.project(x, params))
+    for draw in range(8):
+        assert (best <= distance(space.sample(x, rng.child("inside", draw))) + 1e-4).all()
+        near = space.project(x, params + 0.1 * rng.child("near", draw).normal(x.shape, dtype=x.dtype))
+        assert (best <= distance(near) + 1e-4).all()
+
+
+def test_a_scale_of_one_changes_nothing(name: str, bounds: tuple[float, float] | None, rng: Stream) -> None:
+    plain, ones = (SPACES[name](EPS, bounds=bounds, scale=s) for s in (None, torch.ones(7)))
+    x = rng.child("x").uniform((5, 7), low=0.0, high=1.0)
+    params, grad = far(x, rng), rng.child("grad").normal((5, 7))
+    for a, b in (
+        (plain.sample(x, rng), ones.sample(x, rng)),
+        (plain.project(x, params), ones.project(x, params)),
+        (plain.ascent(grad, 0.3), ones.ascent(grad, 0.3)),
+        (plain.size(params), ones.size(params)),
+    ):
+        torch.testing.assert_close(a, b)
+
+
+def test_equal_spaces_are_equal(name: str) -> None:
+    make = SPACES[name]
+    assert make(0.1, scale=torch.ones(2)) == make(0.1, scale=torch.ones(2))
+    assert hash(make(0.1, scale=torch.ones(2))) == hash(make(0.1, scale=torch.ones(2)))
+    assert make(0.1, scale=torch.ones(2)) != make(0.1, scale=torch.zeros(2))
+    assert make(0.1, scale=torch.ones(2)) != make(0.1)
+    assert make(0.1) != make(0.2)
+    assert make(0.1) != 0.1
+
+
+@pytest.mark.parametrize("scale", [torch.tensor([-1.0]), torch.tensor([float("nan")]), torch.tensor([1])])
+def test_scales_must_be_lengths(name: str, scale: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="scale must be finite numbers of at least 0"):
+        SPACES[name](0.1, scale=scale)
+
+
+def test_a_scale_of_another_width_is_explained(name: str) -> None:
+    from pellucid.core import DataError
+
+    with pytest.raises(DataError, match=r"scale has shape \(3,\), which does not fit inputs of \(4,\)"):
+        SPACES[name](0.1, scale=torch.ones(3)).zeros(torch.zeros(2, 4))
 
 
 def test_no_gradient_no_step(space: Space, x: torch.Tensor) -> None:

@@ -22,16 +22,18 @@ Bounds = tuple[float, float] | None
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Linf:
-    """Every element moves by at most `eps`.
+    """Every element moves by at most `eps`, or by at most `eps` times its own scale.
 
     Args:
-        eps: the radius, in the unit of the inputs.
+        eps: the radius, in the unit of the inputs; with `scale` in units of the scale.
         bounds: least and greatest legal input value, None for unbounded features.
+        scale: how far each element of one input usually spreads, such as the features' standard deviations `(D,)`;
+            broadcastable to one input. An element of scale 0 is never changed.
 
     Raises:
-        ValueError: `eps` is negative or not finite, or the bounds are not in order.
+        ValueError: `eps` is negative or not finite, the bounds are not in order, or a scale is negative or not finite.
 
     Example:
         >>> x = torch.tensor([[0.0, 0.5]])
@@ -41,13 +43,20 @@ class Linf:
 
     eps: float
     bounds: Bounds = field(default=(0.0, 1.0), kw_only=True)
+    scale: Tensor | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        _check_ball(self.eps, self.bounds)
+        _check_ball(self.eps, self.bounds, self.scale)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and _same_ball(self, other)
+
+    def __hash__(self) -> int:
+        return hash((self.eps, self.bounds))
 
     def zeros(self, x: Tensor) -> Tensor:
         """Return the difference that leaves `x` unchanged: all zeros, at least float32."""
-        return _zeros(_inside(x, self.bounds))
+        return _zeros(_inside(x, self.bounds, self.scale))
 
     def sample(self, x: Tensor, rng: Stream) -> Tensor:
         """Return differences drawn uniformly from the part of the cube that lies inside the bounds."""
@@ -61,8 +70,9 @@ class Linf:
         return _added(x, params, self.bounds)
 
     def ascent(self, grad: Tensor, size: float) -> Tensor:
-        """Return the step of greatest first-order gain: `size * eps` along the gradient's sign."""
-        return grad.sign().mul_(size * self.eps)
+        """Return the step of greatest first-order gain: `size * eps` (times the scale) along the gradient's sign."""
+        step = grad.sign().mul_(size * self.eps)
+        return step if self.scale is None else step.mul_(self.scale.to(step))
 
     def project(self, x: Tensor, params: Tensor) -> Tensor:
         """Return the nearest difference within the radius that keeps `x` inside the bounds."""
@@ -73,24 +83,26 @@ class Linf:
         return replace(self, eps=self.eps * factor)
 
     def size(self, params: Tensor) -> Float[Tensor, " b"]:
-        """Return each sample's greatest absolute difference."""
-        return params.detach().flatten(1).abs().amax(1)
+        """Return each sample's greatest absolute difference, in units of the scale."""
+        return _in_units(params.detach(), self.scale).flatten(1).abs().amax(1)
 
     def _box(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return _room(x, self.bounds, most=self.eps)
+        return _room(x, self.bounds, most=self.eps, scale=self.scale)
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class L2:
-    """The Euclidean length of the difference is at most `eps`.
+    """The Euclidean length of the difference, each element divided by its scale, is at most `eps`.
 
     Args:
-        eps: the radius, in the unit of the inputs.
+        eps: the radius, in the unit of the inputs; with `scale` in units of the scale.
         bounds: least and greatest legal input value, None for unbounded features.
+        scale: how far each element of one input usually spreads, such as the features' standard deviations `(D,)`;
+            broadcastable to one input. An element of scale 0 is never changed.
 
     Raises:
-        ValueError: `eps` is negative or not finite, or the bounds are not in order.
+        ValueError: `eps` is negative or not finite, the bounds are not in order, or a scale is negative or not finite.
 
     Example:
         >>> x = torch.tensor([[0.0, 0.5]])
@@ -100,29 +112,47 @@ class L2:
 
     eps: float
     bounds: Bounds = field(default=(0.0, 1.0), kw_only=True)
+    scale: Tensor | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        _check_ball(self.eps, self.bounds)
+        _check_ball(self.eps, self.bounds, self.scale)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and _same_ball(self, other)
+
+    def __hash__(self) -> int:
+        return hash((self.eps, self.bounds))
 
     def zeros(self, x: Tensor) -> Tensor:
         """Return the difference that leaves `x` unchanged: all zeros, at least float32."""
-        return _zeros(_inside(x, self.bounds))
+        return _zeros(_inside(x, self.bounds, self.scale))
 
     def sample(self, x: Tensor, rng: Stream) -> Tensor:
         """Return differences drawn uniformly from the ball, then projected into the bounds."""
         zeros = self.zeros(x)
         direction = rng.child("direction").normal(x.shape, device=x.device, dtype=zeros.dtype)
         unit = rng.child("radius").uniform((len(x), 1), device=x.device, dtype=torch.float64)
+        free = x[0].numel()
+        if self.scale is not None:
+            scale = self.scale.to(direction).expand(x.shape[1:])
+            direction, free = direction * (scale > 0), int((scale > 0).sum())
         # The share of a ball's volume within radius r grows like r**d: most of it lies near the surface.
-        radius = self.eps * unit[:, 0] ** (1 / max(1, x[0].numel()))
-        return self.project(x, direction * _rows(radius / _norm(direction), direction))
+        radius = self.eps * unit[:, 0] ** (1 / max(1, free))
+        params = direction * _rows(radius / _norm(direction).clamp(min=1e-300), direction)
+        return self.project(x, params if self.scale is None else params * scale)
 
     def render(self, x: Tensor, params: Tensor) -> Tensor:
         """Return `x + params` inside the bounds, in the dtype of `x`."""
         return _added(x, params, self.bounds)
 
     def ascent(self, grad: Tensor, size: float) -> Tensor:
-        """Return the step of greatest first-order gain: length `size * eps` along the gradient, none where it is 0."""
+        """Return the step of greatest first-order gain: length `size * eps` along the gradient, none where it is 0.
+
+        In units of the scale s the gradient is s * grad, and a step u of those units moves the input by s * u.
+        """
+        if self.scale is not None:
+            scale = self.scale.to(grad)
+            return replace(self, scale=None).ascent(grad * scale, size).mul_(scale)
         norm = _norm(grad)
         # In two halves: the factor for a gradient of 1e-40, from a very sure model, is too large for a float32.
         root = _rows(torch.where(norm > 0, size * self.eps / norm, 0).sqrt(), grad)
@@ -134,9 +164,21 @@ class L2:
         The nearest point of a ball and a box that both hold 0 is `clip(c * params)`, where c <= 1 makes its length
         the radius (the conditions of Karush, Kuhn and Tucker). c grows from the value that would do without a box: each
         pass solves for it with the elements clipped so far, which is never too much, until no more are clipped. Every
-        pass is inside both.
+        pass is inside both. With a scale, "nearest" is measured in its units, where the set is again a ball and a box.
         """
-        low, high = _room(x, self.bounds)
+        if self.scale is None:
+            return self._nearest(params, *_room(x, self.bounds))
+        # At least float32, and 0 where the scale is 0: those elements never move.
+        units = self.scale.to(params).expand(params.shape[1:])
+        low, high = _room(x, self.bounds, scale=units)
+        room = (torch.where(units > 0, edge / units, 0).expand_as(params) for edge in (low, high))
+        kept = params.clamp(low, high)
+        outside = (_length(_in_units(kept, units)) > self.eps).view(-1, *[1] * (params.ndim - 1))
+        found = self._nearest(torch.where(units > 0, params / units, 0), *room) * units
+        return torch.where(outside, found.clamp(low, high), kept)
+
+    def _nearest(self, params: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Return the nearest point of the ball and the box, in the units in which the ball is round."""
         inside = params.clamp(low, high)
         # A hair inside the sphere, so that rounding never makes a second projection shrink once more.
         precision = torch.finfo(params.dtype).eps
@@ -163,22 +205,37 @@ class L2:
         return replace(self, eps=self.eps * factor)
 
     def size(self, params: Tensor) -> Float[Tensor, " b"]:
-        """Return the Euclidean length of each sample's difference."""
-        return _norm(params.detach()).to(params.dtype)
+        """Return the Euclidean length of each sample's difference, in units of the scale."""
+        return _norm(_in_units(params.detach(), self.scale)).to(params.dtype)
 
 
 SPACES: Mapping[str, Callable[..., Space]] = MappingProxyType({"l2": L2, "linf": Linf})
-"""Every space by the name that recipes and the command line use; each takes `eps` and `bounds`."""
+"""Every space by the name that recipes and the command line use; each takes `eps`, `bounds` and `scale`."""
 
 
-def _check_ball(eps: float, bounds: Bounds) -> None:
+def _same_ball(a: Linf | L2, b: object) -> bool:
+    """Whether two spaces of one kind allow the same distortions."""
+    assert isinstance(b, Linf | L2)
+    if (a.eps, a.bounds) != (b.eps, b.bounds) or (a.scale is None) != (b.scale is None):
+        return False
+    return a.scale is b.scale or (a.scale is not None and b.scale is not None and torch.equal(a.scale, b.scale))
+
+
+def _in_units(params: Tensor, scale: Tensor | None) -> Tensor:
+    """Return differences in units of the scale: 0 stays 0 where the scale is 0, and any other change is infinite."""
+    return params if scale is None else torch.where(params == 0, 0, params / scale.to(params))
+
+
+def _check_ball(eps: float, bounds: Bounds, scale: Tensor | None) -> None:
     if not (math.isfinite(eps) and eps >= 0):
         raise ValueError(f"eps must be a finite radius of at least 0, got {eps!r}")
     if bounds is not None and not (len(bounds) == 2 and bounds[0] < bounds[1]):
         raise ValueError(f"bounds must be (low, high) with low < high, or None for no bounds, got {bounds!r}")
+    if scale is not None and not (scale.is_floating_point() and bool((scale.isfinite() & (scale >= 0)).all())):
+        raise ValueError("scale must be finite numbers of at least 0, one per element of an input")
 
 
-def _inside(x: Tensor, bounds: Bounds) -> Tensor:
+def _inside(x: Tensor, bounds: Bounds, scale: Tensor | None) -> Tensor:
     """Return `x`, or explain: inputs outside the bounds are usually normalized, and a radius then means nothing."""
     if not x.is_floating_point() or x.ndim < 2 or x.numel() == 0:
         raise DataError(f"x must be a non-empty floating point batch (b, ...), got {x.dtype} {tuple(x.shape)}")
@@ -190,6 +247,13 @@ def _inside(x: Tensor, bounds: Bounds) -> Tensor:
                 f"inputs lie in [{low:g}, {high:g}] but the space's bounds are [{bounds[0]:g}, {bounds[1]:g}]; "
                 "attack the inputs before normalization (put it into the model) or give the true bounds"
             )
+    if scale is not None:
+        try:
+            scale.expand(x.shape[1:])
+        except RuntimeError:
+            raise DataError(
+                f"the space's scale has shape {tuple(scale.shape)}, which does not fit inputs of {tuple(x.shape[1:])}"
+            ) from None
     return x
 
 
@@ -197,13 +261,21 @@ def _zeros(x: Tensor) -> Tensor:
     return torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32), requires_grad=False)
 
 
-def _room(x: Tensor, bounds: Bounds, *, most: float = math.inf) -> tuple[Tensor, Tensor]:
-    """Return the least and greatest difference that keep `x` inside the bounds; never excludes 0."""
+def _room(x: Tensor, bounds: Bounds, *, most: float = math.inf, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the least and greatest difference that keep `x` inside the bounds; never excludes 0.
+
+    `most` (times the scale) is the greatest one anywhere; an element of scale 0 has no room at all.
+    """
     x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    edge = x.new_tensor(most)
+    if scale is not None:
+        scale = scale.to(x)
+        edge = torch.where(scale > 0, edge * scale, 0)
     if bounds is None:
-        edge = x.new_tensor(most)
         return -edge, edge
-    return (bounds[0] - x).clamp(-most, 0), (bounds[1] - x).clamp(0, most)
+    if scale is None:
+        return (bounds[0] - x).clamp(-most, 0), (bounds[1] - x).clamp(0, most)
+    return (bounds[0] - x).clamp(max=0).maximum(-edge), (bounds[1] - x).clamp(min=0).minimum(edge)
 
 
 def _added(x: Tensor, params: Tensor, bounds: Bounds) -> Tensor:
