@@ -17,10 +17,8 @@ def mean_du(v: torch.Tensor, k1: int, k2: int, *, empty_term: bool = True) -> fl
     total, count = 0.0, 0
     for order in permutations(range(n)):
         s1, s2 = sum(1 << p for p in order[:k1]), sum(1 << p for p in order[:k2])
-        if k1 == 0:
-            du = v[s2] - v[0]
-        else:
-            du = v[s2] - k2 / k1 * v[s1] + (k2 / k1 - 1 if empty_term else 0) * v[0]
+        ratio = k2 / k1 if k1 else 0.0
+        du = v[s2] - ratio * v[s1] + (ratio - 1) * v[0] * (empty_term or k1 == 0)
         total, count = total + float(du), count + 1
     return total / count
 

@@ -1,10 +1,10 @@
 """Which orders of interaction the difference of two nested coalitions holds: the weights omega of arXiv:2111.06236.
 
 With S1 inside S2, both the first players of one random permutation, |S1| = k1 and |S2| = k2,
-du = v(S2) - (k2/k1) v(S1) + (k2/k1 - 1) v(empty), and du = v(S2) - v(empty) if k1 = 0. Its mean over permutations is the
-sum over orders m of omega_m times the mean interaction of all pairs at order m: a tent with its peak k2 - k1 at
-m = k1 - 1. If k1 = 0 the players' own effects k2 (f(1) - f(0)) come on top, f(k) being the mean worth of k players; else
-they cancel.
+du = v(S2) - (k2/k1) v(S1) + (k2/k1 - 1) v(empty), and du = v(S2) - v(empty) if k1 = 0. Its mean over permutations is
+the sum over orders m of omega_m times the mean interaction of all pairs at order m: a tent with its peak k2 - k1 at
+m = k1 - 1. If k1 = 0 the players' own effects k2 (f(1) - f(0)) come on top, f(k) being the mean worth of k players;
+else they cancel.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def nested_sizes(n_players: int, low: float, high: float) -> tuple[int, int]:
 def order_weights(n_players: int, low: float, high: float) -> Float[Tensor, " orders"]:
     """How much does the order loss of a range weigh each order? omega_m, m = 0..n-2.
 
-    omega_m = (k2/k1 - 1) (m+1) for m <= k1-2, k2-1-m for k1-1 <= m <= k2-2, and 0 above: a range holds lower orders too.
+    omega_m = (k2/k1 - 1) (m+1) for m <= k1-2, k2-1-m for k1-1 <= m <= k2-2, and 0 above: a range holds lower orders
+    too.
 
     Args:
         n_players: n, at least 2.

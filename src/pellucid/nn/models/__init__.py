@@ -1,6 +1,7 @@
 """Networks that a recipe or a model card can name."""
 
+from ._alexnet import AlexNet, AlexNetSettings
 from ._build import MODELS, build
 from ._small_cnn import SmallCNN, SmallCNNSettings
 
-__all__ = ["MODELS", "SmallCNN", "SmallCNNSettings", "build"]
+__all__ = ["MODELS", "AlexNet", "AlexNetSettings", "SmallCNN", "SmallCNNSettings", "build"]

@@ -10,9 +10,12 @@ from torch import nn
 
 from pellucid.core import ModelError
 
+from ._alexnet import AlexNetSettings
 from ._small_cnn import SmallCNNSettings
 
-MODELS: Mapping[str, type[SmallCNNSettings]] = MappingProxyType({"small-cnn": SmallCNNSettings})
+MODELS: Mapping[str, type[AlexNetSettings] | type[SmallCNNSettings]] = MappingProxyType(
+    {"alexnet-cifar": AlexNetSettings, "small-cnn": SmallCNNSettings}
+)
 """Settings by kind; `MODELS[kind](...).build()` makes the network."""
 
 
