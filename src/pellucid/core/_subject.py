@@ -11,14 +11,12 @@ from typing import get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
-from ._adapters import TwoLogits
+from ._adapters import Output
+from ._answers import answers, differentiable, hear
 from ._contracts import Modality
-from ._errors import DataError, ModelError, described
+from ._errors import DataError, ModelError
 from ._modes import device_of, evaluating
-
-_ASKED = 8  # samples on which a model is tried before it is trusted
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,8 @@ class Subject:
     """A model with the samples it is audited on.
 
     Args:
-        model: maps a batch of inputs to logits `(B, K)`; one logit is read as two classes. Its own device is used.
+        model: maps a batch of inputs to logits `(B, K)`; one logit is read as two classes, and probabilities as their
+            logarithms, with a note. Its own device is used.
         inputs: `(N, ...)` float inputs; images are `(N, C, H, W)`, tables `(N, D)`.
         labels: `(N,)` int64, or None.
         bounds: least and greatest legal input value, or None for unbounded features.
@@ -41,6 +40,10 @@ class Subject:
         background: `(M, ...)` inputs of the training data, shaped like `inputs`: what an absent feature shows and how
             far features usually spread. The audited inputs serve if not given.
         groups: columns of a table that play as one player, by the group's name; columns in no group play alone.
+        output: where the logits are in the answer of a model that returns more: a key or attribute, a position, or a
+            function of the answer. A part called `logits` and a single tensor are found without it.
+
+    The field `differentiable` says whether the logits follow the inputs by autograd: attacks need that.
 
     Raises:
         DataError: no samples, NaN inputs, inputs outside `bounds`, labels that do not fit.
@@ -61,7 +64,9 @@ class Subject:
     feature_names: tuple[str, ...] = field(default=(), kw_only=True)
     background: Tensor | None = field(default=None, kw_only=True)
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict, kw_only=True)
+    output: Output | None = field(default=None, kw_only=True)
     differentiable: bool = field(default=True, init=False)
+    _first: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_kinds(self)
@@ -72,8 +77,8 @@ class Subject:
         # Samples rest on the CPU and travel to the model batch by batch, so that no probe mixes devices.
         labels = None if self.labels is None else self.labels.cpu()
         _set(self, inputs=self.inputs.detach().cpu(), labels=labels, ids=ids)
-        heard = _count_logits(self.model, self.inputs, ids, self.name)
-        classes = max(2, heard)
+        heard = hear(self.model, self.inputs, ids, self.name, self.output)
+        classes = heard.first.shape[1]
         if self.labels is not None:
             _check_labels(self.labels, ids, classes)
         if self.class_names and len(self.class_names) != classes:
@@ -89,18 +94,23 @@ class Subject:
         _check_groups(self)
         surrogates = {}
         for name, surrogate in self.surrogates.items():
-            other = _count_logits(surrogate, self.inputs, ids, name)
-            if max(2, other) != classes:
-                raise ModelError(f"surrogate {name} tells {max(2, other)} classes apart but {self.name} {classes}")
-            surrogates[name] = TwoLogits(surrogate) if other == 1 else surrogate
+            other = hear(surrogate, self.inputs, ids, name)
+            if other.first.shape[1] != classes:
+                raise ModelError(
+                    f"surrogate {name} tells {other.first.shape[1]} classes apart but {self.name} {classes}"
+                )
+            surrogates[name] = other.model
         _set(
             self,
-            model=TwoLogits(self.model) if heard == 1 else self.model,
+            model=heard.model,
+            output=None,  # done: the wrapped model answers with logits alone
+            notes=(*self.notes, *heard.notes),
             surrogates=surrogates,
             class_names=tuple(self.class_names) or tuple(str(k) for k in range(classes)),
             background=None if self.background is None else self.background.detach().cpu(),
             groups={name: tuple(columns) for name, columns in self.groups.items()},
-            differentiable=_differentiable(self.model, self.inputs[:1]),
+            differentiable=differentiable(heard.model, self.inputs[:1]),
+            _first=heard.first,
         )
 
     def __len__(self) -> int:
@@ -138,20 +148,25 @@ class Subject:
         parts = []
         with evaluating(self.model), torch.no_grad():
             for x, ids in zip(torch.split(self.inputs, batch_size), torch.split(self.ids, batch_size), strict=True):
-                z = _answers(self.model, x, ids, self.name)
+                z = answers(self.model, x, ids, self.name)
                 parts.append((z if z.dtype == torch.float64 else z.float()).cpu())
         return torch.cat(parts)
 
     def digest(self) -> dict[str, str]:
-        """Return SHA-256 digests of the model's tensors and of the data, to tell audits of the same things."""
+        """Return SHA-256 digests of the model's tensors and of the data, to tell audits of the same things.
+
+        A model without tensors, such as a scikit-learn estimator, is known by its answers on the first samples.
+        """
         model, data = hashlib.sha256(), hashlib.sha256()
-        for name, tensor in self.model.state_dict().items():
-            if isinstance(tensor, Tensor):
-                model.update(name.encode())
-                _feed(model, tensor)
-        for tensor in (self.inputs, self.ids, self.labels):
-            if tensor is not None:
-                _feed(data, tensor)
+        state = {name: value for name, value in self.model.state_dict().items() if isinstance(value, Tensor)}
+        for name, tensor in (state or {"first answers": self._first}).items():
+            model.update(name.encode())
+            _feed(model, tensor)
+        for part in (self.inputs, self.ids, self.labels, self.background):
+            if part is not None:
+                _feed(data, part)
+        if self.groups:
+            data.update(repr(sorted(self.groups.items())).encode())
         return {"model": model.hexdigest(), "data": data.hexdigest()}
 
 
@@ -253,61 +268,7 @@ def _check_labels(labels: Tensor, ids: Tensor, classes: int) -> None:
             f"sample {int(ids[row])} has label {int(labels[row])} but the model knows classes 0 to {classes - 1}; "
             "use the data the model was trained for"
         )
-
-
-# -- model --------------------------------------------------------------------------------------------------------
-
-
-def _count_logits(model: nn.Module, inputs: Tensor, ids: Tensor, name: str) -> int:
-    """Return how many logits a model gives, or say in one sentence why it cannot be audited."""
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"{name} must be a torch.nn.Module, got {type(model).__name__}; wrap a function in a Module")
-    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
-        raise ModelError(f"{name} has lazy layers without weights yet; call it once on a batch where it is made")
-    x, few = inputs[:_ASKED], ids[:_ASKED]
-    with evaluating(model), torch.no_grad():
-        first = _answers(model, x, few, name)
-        second = _answers(model, x, few, name)
-    if not torch.equal(first, second):
-        raise ModelError(
-            f"{name} answers differently when asked twice in eval mode; remove the randomness (functional dropout?)"
+    if len(labels) > 1 and bool((labels == labels[0]).all()):
+        raise DataError(
+            f"all {len(labels)} samples have label {int(labels[0])}; an audit compares at least two classes"
         )
-    return first.shape[1]
-
-
-def _differentiable(model: nn.Module, x: Tensor) -> bool:
-    """Return whether the logits of a model follow its input by autograd."""
-    with evaluating(model), torch.enable_grad():
-        return bool(model(x.to(device_of(model)).detach().requires_grad_()).requires_grad)
-
-
-def _answers(model: nn.Module, inputs: Tensor, ids: Tensor, name: str) -> Tensor:
-    """Return the logits of one batch; a model that cannot give them becomes one clear sentence."""
-    x = inputs.to(device_of(model))
-    try:
-        logits = model(x)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except (Exception, SystemExit) as error:
-        raise ModelError(_cannot_read(model, x, name, error)) from error
-    if not isinstance(logits, Tensor):
-        raise ModelError(f"{name} returns {type(logits).__name__}, not a tensor of logits (B, K)")
-    if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] == 0:
-        raise ModelError(f"{name} must return logits of shape ({len(x)}, K), got {tuple(logits.shape)}")
-    if not logits.is_floating_point():
-        raise ModelError(f"{name} must return floating point logits, got {logits.dtype}; return scores, not classes")
-    bad = ~logits.isfinite().all(1)
-    if bad.any():
-        sample = int(ids[bad.cpu()][0])
-        raise ModelError(f"{name} returns NaN or infinity for sample {sample}; repair the weights or the input scaling")
-    return logits
-
-
-def _cannot_read(model: nn.Module, x: Tensor, name: str, error: BaseException) -> str:
-    kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
-    if kinds and x.dtype not in kinds:
-        own = ", ".join(sorted(map(str, kinds)))
-        hint = f"its parameters are {own} but the inputs {x.dtype}: convert one of them"
-    else:
-        hint = "give data of the size and channels it was trained on"
-    return f"{name} cannot read inputs of shape {tuple(x.shape[1:])} ({described(error)}); {hint}"

@@ -1,0 +1,160 @@
+"""What a model answers: tried on a few samples before it is trusted, and read as logits `(B, K)`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from ._adapters import (
+    LogProbabilities,
+    Output,
+    Picked,
+    TwoLogits,
+    TwoProbabilities,
+    are_probabilities,
+    logits_of,
+    parts_of,
+)
+from ._errors import ModelError, described
+from ._modes import device_of, evaluating
+
+ASKED = 8  # samples on which a model is tried before it is trusted
+_ASKED_ONE = 64  # and where only one number per sample tells probabilities from logits
+
+_SOFTMAX = (
+    "{name} answers with probabilities; their logarithms are read as logits. Where a probability is rounded to 0 or 1, "
+    "gradients vanish: a model without its last {layer} is attacked more exactly."
+)
+
+
+class Heard(NamedTuple):
+    """A model that maps inputs to logits `(B, K)` with K of at least two.
+
+    Args:
+        model: the model, wrapped where it answers in another form.
+        first: its logits on the first samples, on the CPU.
+        notes: how its answers are read, where that is not plain.
+    """
+
+    model: nn.Module
+    first: Tensor
+    notes: tuple[str, ...]
+
+
+def hear(model: nn.Module, inputs: Tensor, ids: Tensor, name: str, output: Output | None = None) -> Heard:
+    """Try a model and return it as one that answers with logits, or say in one sentence why it cannot be audited.
+
+    Raises:
+        ModelError: the model raises, answers with no `(B, K)` scores, with NaN, or differently when asked twice.
+    """
+    _check_module(model, name)
+    x, few = inputs[:ASKED], ids[:ASKED]
+    notes: list[str] = []
+    with evaluating(model), torch.no_grad():
+        model = _picked(model, x, name, output)
+        first = answers(model, x, few, name)
+        if not torch.equal(first, answers(model, x, few, name)):
+            raise ModelError(
+                f"{name} answers differently when asked twice in eval mode; remove the randomness (functional dropout?)"
+            )
+        if are_probabilities(first):
+            notes.append(_SOFTMAX.format(name=name, layer="softmax"))
+            model = LogProbabilities(model)
+        elif first.shape[1] == 1:
+            z = answers(model, inputs[:_ASKED_ONE], ids[:_ASKED_ONE], name)
+            # As logits these would all be votes for one class; as probabilities they speak for both.
+            if bool(((z >= 0) & (z <= 1)).all()) and bool((z < 0.5).any()) and bool((z > 0.5).any()):
+                notes.append(_SOFTMAX.format(name=name, layer="sigmoid"))
+                model = TwoProbabilities(model)
+            else:
+                model = TwoLogits(model)
+        first = answers(model, x, few, name)
+    return Heard(model, first.cpu(), tuple(notes))
+
+
+def answers(model: nn.Module, inputs: Tensor, ids: Tensor, name: str) -> Tensor:
+    """Return the logits of one batch; a model that cannot give them becomes one clear sentence."""
+    logits = _called(model, inputs, name)
+    count = len(inputs)
+    if not isinstance(logits, Tensor):
+        raise ModelError(f"{name} returns {type(logits).__name__}, not a tensor of logits (B, K)")
+    if logits.ndim != 2 or len(logits) != count or logits.shape[1] == 0:
+        raise ModelError(f"{name} must return logits of shape ({count}, K), got {tuple(logits.shape)}")
+    if not logits.is_floating_point():
+        raise ModelError(f"{name} must return floating point logits, got {logits.dtype}; return scores, not classes")
+    bad = ~logits.isfinite().all(1)
+    if bad.any():
+        sample = int(ids[bad.cpu()][0])
+        raise ModelError(f"{name} returns NaN or infinity for sample {sample}; repair the weights or the input scaling")
+    return logits
+
+
+def differentiable(model: nn.Module, x: Tensor) -> bool:
+    """Return whether the logits of a model follow its input by autograd."""
+    with evaluating(model), torch.enable_grad():
+        inputs = x.to(device_of(model)).detach().requires_grad_()
+        try:
+            logits = model(inputs)
+            if not logits.requires_grad:
+                return False
+            (gradient,) = torch.autograd.grad(logits.sum(), inputs, allow_unused=True)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception:  # such as numpy inside, which takes no tensor that wants a gradient
+            return False
+    return gradient is not None
+
+
+def _check_module(model: object, name: str) -> None:
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"{name} must be a torch.nn.Module, got {type(model).__name__}; pellucid.subject takes any callable"
+        )
+    if getattr(model, "regression", False):
+        raise ModelError(
+            f"{name} predicts a number, and an audit asks about classes; games take its `.model` as it is: "
+            "games.ModelGame with games.logit(0)"
+        )
+    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        raise ModelError(f"{name} has lazy layers without weights yet; call it once on a batch where it is made")
+
+
+def _picked(model: nn.Module, x: Tensor, name: str, output: Output | None) -> nn.Module:
+    """Return the model with only the part of its answer that holds the logits."""
+    if output is not None:
+        return Picked(model, output)
+    answer = _called(model, x, name)
+    if isinstance(answer, Tensor):
+        return model
+    found = logits_of(answer)
+    if found is None:
+        raise ModelError(
+            f"{name} returns {parts_of(answer)}, not a tensor of logits (B, K); name the part that holds them with "
+            "output= (--output on the command line)"
+        )
+    return Picked(model, found)
+
+
+def _called(model: nn.Module, inputs: Tensor, name: str) -> Any:
+    x = inputs.to(device_of(model))
+    try:
+        return model(x)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(model, Picked) and type(error) is LookupError:
+            raise ModelError(f"{name}: {error}") from None
+        raise ModelError(_cannot_read(model, x, name, error)) from error
+
+
+def _cannot_read(model: nn.Module, x: Tensor, name: str, error: BaseException) -> str:
+    kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    if kinds and x.dtype not in kinds:
+        own = ", ".join(sorted(map(str, kinds)))
+        hint = f"its parameters are {own} but the inputs {x.dtype}: convert one of them"
+    else:
+        hint = "give data of the size and channels it was trained on"
+    return f"{name} cannot read inputs of shape {tuple(x.shape[1:])} ({described(error)}); {hint}"
