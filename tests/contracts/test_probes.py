@@ -195,7 +195,7 @@ def check(findings, name, subject):
         assert isinstance(finding, Finding)
         assert finding.probe == name
         assert all(map(sentence, (finding.question, finding.answer, finding.reason, *finding.cautions)))
-        assert finding.level in ("fine", "watch", "weak")
+        assert finding.level in ("fine", "watch", "weak", "noted")
         assert set(finding.provenance.sample_ids) <= ids
         assert finding.provenance.evaluations > 0
         assert finding.provenance.settings

@@ -14,7 +14,8 @@ import numpy as np
 Number = float | None
 """A float for JSON; None stands for "not defined" (NaN and infinities have no place in JSON)."""
 
-Level = Literal["fine", "watch", "weak"]
+Level = Literal["fine", "watch", "weak", "noted"]
+"""What a finding asks for: nothing, a look, a repair; "noted" is a description that is neither good nor bad."""
 
 
 def number(value: Any) -> Number:
@@ -170,7 +171,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         name: stable key of the finding, unique in a report.
         question, answer: both plain sentences.
         measure: the headline number.
-        level: fine, watch or weak.
+        level: fine, watch, weak, or noted where nothing is judged.
         reason: the rule that gave the level, and why that rule.
         advice: what to do next.
         measures: further numbers; comparisons join on their names too.

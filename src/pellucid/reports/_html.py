@@ -21,11 +21,12 @@ from ._bibliography import bibliography
 from ._report import Comparison, Difference, Planned, Report
 
 HERE = Path(__file__).parent
-LEVELS: tuple[Level, ...] = ("weak", "watch", "fine")
+LEVELS: tuple[Level, ...] = ("weak", "watch", "fine", "noted")
 WORDS = {
     "fine": "Fine",
     "watch": "Watch",
     "weak": "Weak",
+    "noted": "Noted",
     "better": "Better",
     "worse": "Worse",
     "changed": "Changed",
