@@ -155,8 +155,8 @@ def test_nan_names_the_coalition():
 
 def test_refusals():
     x = torch.ones(3)
-    with pytest.raises(ValueError, match="x must be floating point, got torch"):
-        ModelGame(nn.Identity(), x.long(), Features(fill="zero"), logit(0))
+    with pytest.raises(ValueError, match=r"holds integers \(torch.int64\) but the baseline has torch.float"):
+        ModelGame(nn.Identity(), x.long(), Features(background=torch.ones(2, 3)), logit(0))
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         ModelGame(nn.Identity(), x, Features(fill="zero"), logit(0), batch_size=0)
     game = ModelGame(nn.Identity(), x, Features(fill="zero"), logit(0))
@@ -203,13 +203,13 @@ def test_feature_groups():
     ("masker", "x", "message"),
     [
         (lambda: Patches(2), torch.zeros(1, 4, 4), 'fill="mean" needs background='),
-        (lambda: Patches(2, fill="grey"), None, 'fill must be "mean", "zero", "blur" or a tensor'),
+        (lambda: Patches(2, fill="grey"), None, 'fill must be "mean", "zero", "blur", a tensor or Marginal'),
         (lambda: Patches(0, fill="zero"), None, "at least one row and one column"),
         (lambda: Patches(5, fill="zero"), torch.zeros(1, 4, 4), "5 x 5 cells is larger than the image of 4 x 4"),
         (lambda: Patches(2, fill="zero"), torch.zeros(4, 4), r"shape \(channels, height, width\)"),
         (lambda: Patches(2, fill=torch.zeros(3, 9, 9)), torch.zeros(1, 4, 4), "does not fit an input of"),
         (lambda: Features(), torch.zeros(3), 'fill="mean" needs background='),
-        (lambda: Features(fill="blur"), None, 'fill must be "mean", "zero" or a tensor'),
+        (lambda: Features(fill="blur"), None, 'fill must be "mean", "zero", a tensor or Marginal'),
         (lambda: Features(fill="zero"), torch.zeros(2, 2), r"shape \(features,\)"),
         (lambda: Features(fill="zero", names=("a",)), torch.zeros(2), "one name per player, got 1 for 2"),
         (lambda: Features(fill="zero", groups=((0,), (0,))), torch.zeros(2), "column 0 is in groups 0 and 1"),

@@ -55,10 +55,12 @@ class Players:
     Args:
         owner: player that owns each element of one input, broadcastable to the input's shape (channels share);
             -1 is always present, -2 always absent.
-        baseline: what an absent element is replaced by, broadcastable to one input.
+        baseline: what an absent element is replaced by, broadcastable to one input; with `backgrounds` it has a leading
+            axis of that many baselines.
         count: number of players n; every id in `range(n)` owns at least one element.
         grid: `(rows, columns)` when the players are the cells of an image grid, player id = row * columns + column.
         names: one name per player, for tables and reports.
+        backgrounds: number of baselines over which a coalition's worth is averaged; 0 for a single baseline.
     """
 
     owner: Int[Tensor, "..."]
@@ -66,6 +68,7 @@ class Players:
     count: int
     grid: tuple[int, int] | None = None
     names: tuple[str, ...] = ()
+    backgrounds: int = 0
 
 
 @runtime_checkable

@@ -1,12 +1,16 @@
 """Cooperative games on a model: which inputs matter, which work together, in contexts of which size?"""
 
-from ._games import Counted, Memoized, TableGame, table
+from ._games import Counted, Memoized, Restricted, TableGame, restrict, table
 from ._harsanyi import Interactions, harsanyi
 from ._model_game import ModelGame, noise_floor
 from ._order_weights import nested_sizes, order_weights
 from ._orders import PairInteractions, learning_strength, pair_interactions
 from ._pair_orders import PairOrders, cost_pair_orders, neighbor_blocks, pair_orders
 from ._players import Features, Patches
+from ._players_baselines import Fill, Marginal
+from ._players_points import Points
+from ._players_segments import Segments, segments
+from ._players_tokens import Tokens
 from ._prune import PrunePath, concept_jaccard, prune
 from ._shapley import shapley
 from ._size_curve import SizeCurve, bin_sizes, cost_size_curve, size_curve
@@ -22,21 +26,45 @@ from ._transforms import (
     superset_zeta,
     zeta,
 )
-from ._values import ClassScore, ValueOf, log_odds, log_probability, logit, margin, probability
+from ._values import (
+    VALUES,
+    ClassScore,
+    EveryClass,
+    Output,
+    ValueOf,
+    every_class,
+    log_odds,
+    log_probability,
+    logit,
+    margin,
+    others,
+    output,
+    probability,
+    target_classes,
+)
 
 __all__ = [
+    "VALUES",
     "ClassScore",
     "Counted",
+    "EveryClass",
     "Features",
+    "Fill",
     "Interactions",
+    "Marginal",
     "Memoized",
     "ModelGame",
+    "Output",
     "PairInteractions",
     "PairOrders",
     "Patches",
+    "Points",
     "PrunePath",
+    "Restricted",
+    "Segments",
     "SizeCurve",
     "TableGame",
+    "Tokens",
     "ValueOf",
     "bin_sizes",
     "by_size",
@@ -44,6 +72,7 @@ __all__ = [
     "concept_jaccard",
     "cost_pair_orders",
     "cost_size_curve",
+    "every_class",
     "harsanyi",
     "interaction_strength",
     "inverse_or",
@@ -58,10 +87,14 @@ __all__ = [
     "noise_floor",
     "or_transform",
     "order_weights",
+    "others",
+    "output",
     "pair_interactions",
     "pair_orders",
     "probability",
     "prune",
+    "restrict",
+    "segments",
     "shapley",
     "size_curve",
     "sizes",
@@ -69,5 +102,6 @@ __all__ = [
     "superset_mobius",
     "superset_zeta",
     "table",
+    "target_classes",
     "zeta",
 ]

@@ -1,4 +1,4 @@
-"""Who the players of an input are, and what takes an absent player's place."""
+"""Who the players of an image or of a table's row are, and what takes an absent player's place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pellucid.core import Players
 
-Fill = str | Tensor
+from ._players_baselines import Fill, check_fill, fitted, image_baseline, mean_of
+
 Cells = int | tuple[int, int]
 
 
@@ -18,26 +19,10 @@ def _cells(size: int, count: int) -> Tensor:
     return torch.arange(size) * count // size
 
 
-def _gaussian(size: int, sigma: float) -> Tensor:
-    """A smoothing matrix whose rows sum to one, so that borders need no padding."""
-    at = torch.arange(size, dtype=torch.float64)
-    weights = torch.exp(-0.5 * ((at[:, None] - at[None, :]) / sigma) ** 2)
-    return weights / weights.sum(1, keepdim=True)
-
-
-def _mean(background: Tensor | None, kind: str) -> Tensor:
-    if background is None:
-        raise ValueError(f'fill="mean" needs background=, a batch of {kind}; or choose fill="zero" or a tensor')
-    return background.detach().to(torch.float64).mean(0)
-
-
-def _broadcastable(baseline: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-    try:
-        torch.broadcast_to(baseline, shape)
-    except RuntimeError:
-        found = tuple(baseline.shape)
-        raise ValueError(f"the baseline has shape {found}, which does not fit an input of {tuple(shape)}") from None
-    return baseline.to(dtype)
+def check_image(x: Tensor) -> None:
+    """Raise a `ValueError` unless `x` is one image."""
+    if x.ndim != 3:
+        raise ValueError(f"an image must have shape (channels, height, width), got {tuple(x.shape)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +34,8 @@ class Patches:
     Args:
         grid: cells per side, or (rows, columns).
         fill: what an absent cell shows: "mean" (each channel's mean over `background`), "zero" (in the model's input
-            space), "blur" (the image smoothed with a Gaussian as wide as a cell) or a tensor that fits an image.
+            space), "blur" (the image smoothed with a Gaussian as wide as a cell), a tensor that fits an image, or
+            `Marginal(images)`.
         background: `(N, C, H, W)` images for the mean, usually all inputs of the audit.
 
     Example:
@@ -65,8 +51,7 @@ class Patches:
     background: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.fill, str) and self.fill not in ("mean", "zero", "blur"):
-            raise ValueError(f'fill must be "mean", "zero", "blur" or a tensor, got {self.fill!r}')
+        check_fill(self.fill, ("mean", "zero", "blur"))
         if min(self.shape) < 1:
             raise ValueError(f"grid must have at least one row and one column, got {self.grid}")
 
@@ -76,28 +61,16 @@ class Patches:
         return (self.grid, self.grid) if isinstance(self.grid, int) else self.grid
 
     def __call__(self, x: Tensor) -> Players:
-        if x.ndim != 3:
-            raise ValueError(f"an image must have shape (channels, height, width), got {tuple(x.shape)}")
+        check_image(x)
         (rows, columns), (height, width) = self.shape, x.shape[1:]
         if rows > height or columns > width:
             raise ValueError(
                 f"a grid of {rows} x {columns} cells is larger than the image of {height} x {width} pixels"
             )
         owner = _cells(height, rows)[:, None] * columns + _cells(width, columns)[None, :]
-        baseline = _broadcastable(self._baseline(x), x.shape, x.dtype)
-        return Players(owner=owner, baseline=baseline, count=rows * columns, grid=(rows, columns))
-
-    def _baseline(self, x: Tensor) -> Tensor:
-        if isinstance(self.fill, Tensor):
-            return self.fill.detach()
-        if self.fill == "zero":
-            return torch.zeros(1, 1, 1, device=x.device)
-        if self.fill == "blur":
-            (rows, columns), (height, width) = self.shape, x.shape[1:]
-            down = _gaussian(height, height / rows).to(x.device)
-            across = _gaussian(width, width / columns).to(x.device)
-            return down @ x.detach().to(torch.float64) @ across.T
-        return _mean(self.background, "images").mean((1, 2), keepdim=True)
+        blurred = image_baseline(x, self.fill, self.background, (height / rows, width / columns))
+        baseline, backgrounds = fitted(blurred, x)
+        return Players(owner, baseline, rows * columns, grid=(rows, columns), backgrounds=backgrounds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +78,8 @@ class Features:
     """The entries of a vector `(D,)`, or groups of them, as players.
 
     Args:
-        fill: what an absent feature shows: "mean" (over `background`), "zero" or a tensor that fits a vector.
+        fill: what an absent feature shows: "mean" (over `background`), "zero", a tensor that fits a vector, or
+            `Marginal(rows)`.
         background: `(N, D)` samples for the mean, usually all inputs of the audit.
         groups: columns of each player; columns in no group are always present. Each column alone if not given.
         names: one name per player.
@@ -118,8 +92,7 @@ class Features:
     names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.fill, str) and self.fill not in ("mean", "zero"):
-            raise ValueError(f'fill must be "mean", "zero" or a tensor, got {self.fill!r}')
+        check_fill(self.fill, ("mean", "zero"))
 
     def __call__(self, x: Tensor) -> Players:
         if x.ndim != 1:
@@ -127,14 +100,12 @@ class Features:
         owner, count = self._owner(len(x))
         if self.names and len(self.names) != count:
             raise ValueError(f"names must give one name per player, got {len(self.names)} for {count} players")
-        if isinstance(self.fill, Tensor):
-            baseline = self.fill.detach()
-        else:
-            zero = torch.zeros(1, device=x.device)
-            baseline = zero if self.fill == "zero" else _mean(self.background, "feature vectors")
-        return Players(
-            owner=owner, baseline=_broadcastable(baseline, x.shape, x.dtype), count=count, names=tuple(self.names)
-        )
+        fill = self.fill
+        if isinstance(fill, str):
+            zero = torch.zeros(1, dtype=x.dtype, device=x.device)
+            fill = zero if fill == "zero" else mean_of(self.background, "feature vectors")
+        baseline, backgrounds = fitted(fill, x)
+        return Players(owner, baseline, count, names=tuple(self.names), backgrounds=backgrounds)
 
     def _owner(self, width: int) -> tuple[Tensor, int]:
         if self.groups is None:
