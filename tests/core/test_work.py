@@ -62,6 +62,23 @@ def test_an_interrupted_run_redoes_only_what_is_missing(tmp_path: Path) -> None:
     assert torch.equal(found["square"], IDS**2)
 
 
+def test_a_damaged_chunk_is_computed_again(tmp_path: Path) -> None:
+    Work(folder=tmp_path).map("s", IDS, Squares(), chunk=4)
+    second = sorted((tmp_path / "s").iterdir())[1]
+    second.write_bytes(second.read_bytes()[:20])
+    again = Squares()
+    found = Work(folder=tmp_path).map("s", IDS, again, chunk=4)
+    assert again.rows == [[4, 5, 6, 7]]
+    assert torch.equal(found["square"], IDS**2)
+
+
+def test_work_of_another_key_is_not_mistaken_for_this(tmp_path: Path) -> None:
+    Work(folder=tmp_path, key="one model").map("s", IDS, Squares(), chunk=4)
+    other = Squares()
+    Work(folder=tmp_path, key="another").map("s", IDS, other, chunk=4)
+    assert len(other.rows) == 3
+
+
 def test_shards_do_their_own_part_and_together_they_are_the_whole(tmp_path: Path) -> None:
     folders = [tmp_path / str(k) for k in range(3)]
     for shard, folder in enumerate(folders):
@@ -111,31 +128,65 @@ def test_torchrun_is_read_from_its_variables(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("RANK", "2")
     assert Ranks.here() == Ranks(2, 4, together=True)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert Ranks.here() == Ranks(2, 4, together=True, local=1, restarted=True)
+    assert [Ranks.here().device(name) for name in ("cuda", "cpu", "cuda:3")] == ["cuda:1", "cpu", "cuda:3"]
+    assert Ranks().device("cuda") == "cuda"
     assert [p for p in range(8) if Ranks.here().owns(p)] == [2, 6]
     assert str(replace(Ranks.here())) == "3/4"
 
 
-def test_two_processes_share_the_work_and_both_hold_all_of_it(tmp_path: Path) -> None:
+def in_two_processes(body: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script in two processes that talk; it finds `ids`, `ranks` and `out`."""
     script = tmp_path / "run.py"
-    script.write_text(
-        textwrap.dedent(
-            f"""
-            import torch
-            from pellucid.core import Ranks, Work
-            ids = torch.arange(7)
-            ranks, computed = Ranks.here(), []
-            def compute(rows, on_step):
-                computed.extend(rows.tolist())
-                return {{"square": ids[rows] ** 2}}
-            with ranks.joined():
-                found = Work(ranks=ranks).map("s", ids, compute, chunk=1)
-            assert found["square"].tolist() == [0, 1, 4, 9, 16, 25, 36], found
-            open(r"{tmp_path}/" + str(ranks.index), "w").write(str(computed))
-            """
-        )
-    )
+    head = f"""
+        import sys, torch
+        from pathlib import Path
+        from pellucid.core import DataError, PellucidError, Ranks, RunError, Work
+        ids, ranks, out = torch.arange(7), Ranks.here(), Path({str(tmp_path)!r})
+    """
+    script.write_text(textwrap.dedent(head) + textwrap.dedent(body), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_two_processes_share_the_work_its_errors_and_what_the_leader_makes(tmp_path: Path) -> None:
+    done = in_two_processes(
+        """
+        computed = []
+        def compute(rows, on_step):
+            computed.extend(rows.tolist())
+            return {"square": ids[rows] ** 2}
+        def refuses(rows, on_step):
+            if rows.tolist() == [3]:
+                raise DataError("sample 3 is no sample")
+            return compute(rows, on_step)
+        with ranks.joined():
+            found = Work(ranks=ranks).map("s", ids, compute, chunk=1)
+            assert found["square"].tolist() == [0, 1, 4, 9, 16, 25, 36], found
+            (out / f"{ranks.index}").write_text(str(computed))
+            try:
+                Work(ranks=ranks).map("s", ids, refuses, chunk=1)
+            except DataError as error:
+                (out / f"error-{ranks.index}").write_text(str(error))
+            assert ranks.lead(lambda: "made by " + str(ranks)) == "made by 1/2"
+            def no():
+                raise RunError("the folder is taken")
+            try:
+                ranks.lead(no)
+            except RunError as error:
+                (out / f"lead-{ranks.index}").write_text(str(error))
+        """,
+        tmp_path,
+    )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "0").read_text() == "[0, 2, 4, 6]"
-    assert (tmp_path / "1").read_text() == "[1, 3, 5]"
+    texts = {path.name: path.read_text() for path in tmp_path.iterdir() if path.suffix != ".py"}
+    assert texts == {
+        "0": "[0, 2, 4, 6]",
+        "1": "[1, 3, 5]",
+        "error-0": "sample 3 is no sample",
+        "error-1": "sample 3 is no sample",
+        "lead-0": "the folder is taken",
+        "lead-1": "the folder is taken",
+    }

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
 
 import torch.distributed as dist
-from torch import Tensor
 
-from ._errors import RunError
+from ._errors import PellucidError, RunError
 
-Pieces = Mapping[int, Mapping[str, Tensor]]
-"""Results of numbered pieces of work, as named tensors."""
+T = TypeVar("T")
+
+_PATIENCE = timedelta(days=30)
+"""How long a process waits for another one's part; the default of half an hour is shorter than some parts take."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +31,24 @@ class Ranks:
         index: number of this process, from 0.
         count: how many share the work.
         together: whether the others run now and can be talked to; shards of a scheduler cannot.
+        local: number of this process on its machine, from 0.
+        restarted: whether `torchrun` has started the processes anew after one of them died.
     """
 
     index: int = 0
     count: int = 1
     together: bool = False
+    local: int = 0
+    restarted: bool = False
 
     @classmethod
     def here(cls) -> Ranks:
         """Return this process's place under `torchrun`; alone without it."""
         count = int(os.environ.get("WORLD_SIZE", "1"))
-        return cls(int(os.environ.get("RANK", "0")), count, True) if count > 1 else cls()
+        if count < 2:
+            return cls()
+        place, again = os.environ.get("LOCAL_RANK", "0"), os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return cls(int(os.environ.get("RANK", "0")), count, True, int(place), again != "0")
 
     @classmethod
     def shard(cls, text: str) -> Ranks:
@@ -61,13 +71,32 @@ class Ranks:
         """Whether a numbered piece of work is this process's."""
         return piece % self.count == self.index
 
-    def gather(self, pieces: Pieces) -> Pieces:
-        """Return the pieces of all processes; only for processes that are `together` and inside `joined`."""
+    def device(self, name: str) -> str:
+        """Return the device for this process: of "cuda" each process of a machine takes its own card."""
+        return f"cuda:{self.local}" if name == "cuda" and self.together else name
+
+    def gather(self, part: T) -> list[T]:
+        """Return what each process gives, in their order; inside `joined` if they are `together`."""
         if not self.together:
-            return pieces
-        everybody: list[Pieces | None] = [None] * self.count
-        dist.all_gather_object(everybody, dict(pieces))
-        return {number: piece for part in everybody if part for number, piece in part.items()}
+            return [part]
+        everybody: list[T | None] = [None] * self.count
+        dist.all_gather_object(everybody, part)
+        return everybody  # type: ignore[return-value]  # filled by now
+
+    def lead(self, make: Callable[[], T]) -> T:
+        """Return what `make` gives the leading process, to all; its error too is everybody's."""
+        if not self.together:
+            return make()
+        answer: tuple[T | None, PellucidError | None] = (None, None)
+        if self.leads:
+            try:
+                answer = (make(), None)
+            except PellucidError as error:
+                answer = (None, error)
+        made, refused = self.gather(answer)[0]
+        if refused is not None:
+            raise refused
+        return made  # type: ignore[return-value]  # made by now
 
     @contextmanager
     def joined(self, backend: str = "gloo") -> Iterator[None]:
@@ -75,7 +104,7 @@ class Ranks:
         if not self.together or dist.is_initialized():
             yield
             return
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=_PATIENCE)
         yield
         # Not after an error: the others may wait in a collective for ever; torchrun ends them when this process ends.
         dist.destroy_process_group()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,10 +18,14 @@ from torch import Tensor
 from ._contracts import OnStep, silent
 from ._errors import DataError, PellucidError
 from ._files import read_tensors, write_tensors
-from ._ranks import Pieces, Ranks
+from ._ranks import Ranks
 
 Compute = Callable[[Tensor, OnStep], Mapping[str, Tensor]]
 """Computes some samples: row numbers `(r,)` and a watcher to tensors whose first axis is `r`."""
+
+
+Pieces = Mapping[int, Mapping[str, Tensor]]
+"""Results of numbered chunks, as named tensors."""
 
 
 class Elsewhere(PellucidError):
@@ -36,6 +41,7 @@ class Work:
         folder: where finished chunks are kept; nowhere if not given.
         stored: more folders to look for finished chunks in.
         ranks: which share is this process's.
+        key: what the numbers rest on beside the samples; chunks kept under another key are not used.
 
     Example:
         >>> import torch
@@ -48,6 +54,7 @@ class Work:
     folder: Path | None = None
     stored: tuple[Path, ...] = ()
     ranks: Ranks = field(default_factory=Ranks)
+    key: str = ""
 
     def part(self, start: float, end: float) -> Work:
         """Return the same work, its steps reported as those from `start` to `end` of a whole of 1."""
@@ -66,7 +73,7 @@ class Work:
             ids: `(N,)` ids of the samples, at least one.
             compute: called with row numbers; never with rows of two chunks.
             chunk: samples computed at once; part of what decides the numbers.
-            key: every setting that changes the result; chunks of another key are not used.
+            key: every setting of this work that changes the result, added to the key of all work.
 
         Raises:
             Elsewhere: this process is a shard, its chunks are done, and others' are not here.
@@ -74,13 +81,22 @@ class Work:
         if not len(ids):
             raise DataError(f"{name}: there are no samples to compute")
         chunks = torch.split(torch.arange(len(ids)), chunk)
-        files = [f"{number:06d}-{_digest(key, ids[rows])}.safetensors" for number, rows in enumerate(chunks)]
+        keys = f"{self.key}|{key}"
+        files = [f"{number:06d}-{_digest(keys, ids[rows])}.safetensors" for number, rows in enumerate(chunks)]
         mine = [number for number in range(len(chunks)) if self.ranks.owns(number)]
         done: dict[int, Mapping[str, Tensor]] = {}
-        for place, number in enumerate(mine):
-            done[number] = self._piece(name, files[number], chunks[number], compute, place, len(mine))
+        trouble: Exception | None = None
+        try:
+            for place, number in enumerate(mine):
+                done[number] = self._piece(name, files[number], chunks[number], compute, place, len(mine))
+        except (MemoryError, OSError, torch.OutOfMemoryError):
+            raise  # this machine's own trouble: the process ends, and with it the others
+        except Exception as error:
+            if not self.ranks.together:
+                raise
+            trouble = error
         self.on_step(len(mine), max(1, len(mine)))
-        pieces: Pieces = self.ranks.gather(done)
+        pieces = self._together(done, trouble)
         if len(pieces) < len(chunks):
             others = {n: self._find(name, files[n]) for n in range(len(chunks)) if n not in pieces}
             missing = [n for n, found in others.items() if found is None]
@@ -91,6 +107,22 @@ class Work:
                 )
             pieces = {**pieces, **{n: found for n, found in others.items() if found is not None}}
         return {key: torch.cat([pieces[n][key] for n in range(len(chunks))]) for key in pieces[0]}
+
+    def _together(self, done: Pieces, trouble: Exception | None) -> Pieces:
+        """Return the chunks of all processes that talk; the error of one is raised in all, so that none waits."""
+        if trouble is None or isinstance(trouble, PellucidError):
+            told: PellucidError | str | None = trouble
+        else:
+            told = f"{type(trouble).__name__}: {trouble}"
+        parts = self.ranks.gather((done if trouble is None else {}, told))
+        if trouble is not None:
+            raise trouble
+        for number, (_, error) in enumerate(parts):
+            if isinstance(error, PellucidError):
+                raise error
+            if error is not None:
+                raise RuntimeError(f"process {number} of {self.ranks.count} failed with {error}")
+        return {number: piece for part, _ in parts for number, piece in part.items()}
 
     def _piece(
         self, name: str, file: str, rows: Tensor, compute: Compute, place: int, total: int
@@ -117,7 +149,8 @@ class Work:
         folders = (*((self.folder,) if self.folder is not None else ()), *self.stored)
         for folder in folders:
             if (folder / name / file).is_file():
-                return read_tensors(folder / name / file)
+                with suppress(DataError):  # a damaged chunk is computed again
+                    return read_tensors(folder / name / file)
         return None
 
 

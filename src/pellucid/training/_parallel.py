@@ -6,7 +6,6 @@ logged numbers are averages over all. Networks and objectives stay single-device
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
@@ -34,9 +33,7 @@ class Parallel:
     def __init__(self, device: str = "cpu") -> None:
         here = Ranks.here()
         self.world, self.rank = here.count, here.index
-        if device == "cuda" and self.world > 1:
-            device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        self.device = _device(device)
+        self.device = _device(here.device(device))
         self._started = False
 
     @property
