@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pellucid.audits import audit, compare
+    from pellucid.audits import audit, check, compare
     from pellucid.core import Subject
     from pellucid.reports import Report
     from pellucid.training import Recipe, train
@@ -21,11 +21,12 @@ _HOMES = {
     "Report": "pellucid.reports",
     "Subject": "pellucid.core",
     "audit": "pellucid.audits",
+    "check": "pellucid.audits",
     "compare": "pellucid.audits",
     "train": "pellucid.training",
 }
 
-__all__ = ["Recipe", "Report", "Subject", "__version__", "audit", "compare", "train"]
+__all__ = ["Recipe", "Report", "Subject", "__version__", "audit", "check", "compare", "train"]
 
 
 def __getattr__(name: str) -> Any:

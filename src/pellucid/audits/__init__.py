@@ -1,6 +1,7 @@
 """Audits: questions asked of a model within a budget, their judgement, and the comparison of two."""
 
 from ._audit import audit
+from ._check import check, judge
 from ._compare import compare
 from ._events import (
     Event,
@@ -13,13 +14,16 @@ from ._events import (
     ProbeStep,
 )
 from ._plan import DEFAULT_BUDGET, DEFAULT_SAMPLES, Plan, plan, seconds_per_evaluation
+from ._requirements import MEASURES, Known, Requirement, Requirements, Settings, check_known
 from .probes import PROBES
 
 __all__ = [
     "DEFAULT_BUDGET",
     "DEFAULT_SAMPLES",
+    "MEASURES",
     "PROBES",
     "Event",
+    "Known",
     "OnEvent",
     "Plan",
     "PlanMade",
@@ -28,8 +32,14 @@ __all__ = [
     "ProbeSkipped",
     "ProbeStarted",
     "ProbeStep",
+    "Requirement",
+    "Requirements",
+    "Settings",
     "audit",
+    "check",
+    "check_known",
     "compare",
+    "judge",
     "plan",
     "seconds_per_evaluation",
 ]

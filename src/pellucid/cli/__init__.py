@@ -28,6 +28,7 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "audit": Command("_audit:audit", "Audit a model on data and write a report."),
+    "check": Command("_check:check", "Check that a model meets requirements; exit with 1 if it does not."),
     "compare": Command("_compare:compare", "Set two audits side by side, with paired tests."),
     "report": Command("_report:report", "Draw the report of a finished audit or comparison again, without computing."),
     "train": Command("_train:train", "Train a model from a recipe."),

@@ -1,5 +1,6 @@
 """Reports: what an audit found, as typed data, as JSON, and as one self-contained page."""
 
+from ._check import Check, Result, junit, markdown, measured
 from ._html import write_html
 from ._report import (
     SCHEMA_VERSION,
@@ -16,14 +17,19 @@ from ._report import (
 
 __all__ = [
     "SCHEMA_VERSION",
+    "Check",
     "Comparison",
     "Difference",
     "Failed",
     "Planned",
     "Report",
+    "Result",
     "Skipped",
     "SubjectCard",
     "json_schema",
+    "junit",
     "load",
+    "markdown",
+    "measured",
     "write_html",
 ]

@@ -1,0 +1,155 @@
+"""`pellucid check MODEL DATA --require RULE`: an audit's numbers as a gate."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from ._console import bars, say, table
+
+if TYPE_CHECKING:
+    from pellucid.audits import Event, Requirements
+    from pellucid.reports import Check, Report
+
+
+def check(
+    model: Annotated[str, tyro.conf.Positional],
+    data: Annotated[str, tyro.conf.Positional] = "",
+    /,
+    *,
+    require: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    requirements: Path | None = None,
+    confident: bool = False,
+    budget: int | None = None,
+    samples: int | None = None,
+    seed: int | None = None,
+    quick: bool = False,
+    device: str = "cpu",
+    surrogate: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    skip_corrupt: bool = False,
+    out: Path | None = None,
+    junit: Path | None = None,
+    markdown: Path | None = None,
+) -> int:
+    """Check that a model meets requirements; exit with 1 if it does not.
+
+    Runs only the questions that the requirements need, or reads a finished audit if MODEL is its folder and DATA is
+    left out. What was not measured is not met.
+
+    Args:
+        model: A model as in `pellucid audit`, or the folder of a finished audit.
+        data: Data as in `pellucid audit`.
+        require: What must hold, such as "robust_accuracy[linf,0.1] >= 0.6" or "accuracy >= 90%"; may be repeated.
+        requirements: TOML file with requirements and settings of the check; flags go before its settings.
+        confident: Demand every requirement of the whole 95% interval, not of the measured value alone.
+        budget: Model evaluations to spend; 400,000 if not given.
+        samples: How many samples to use, drawn evenly from the classes; 500 if not given.
+        seed: Root of all chance: the same seed gives the same verdict; 0 if not given.
+        quick: Fewer samples, wider intervals.
+        device: Where to compute: cpu, cuda, cuda:1, ...
+        surrogate: Another model of the same task, to test whether attacks made on it transfer; may be repeated.
+        skip_corrupt: Leave out images that cannot be read instead of stopping.
+        out: Folder for the report; none is written if not given. An earlier check there is replaced.
+        junit: File for the verdicts as JUnit XML.
+        markdown: File for the verdicts as Markdown, such as the summary of a pull request.
+    """
+    from msgspec.structs import replace
+
+    from pellucid import audits, reports
+    from pellucid.core import RequirementError, write_atomic
+
+    read = audits.Requirements(()) if requirements is None else audits.Requirements.load(requirements)
+    demands = (*read.demands, *(audits.Requirement.parse(text, where="--require") for text in require))
+    if not demands:
+        raise RequirementError('nothing is required; add --require "accuracy >= 0.9", or --requirements with a file')
+    for path in (junit, markdown):
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise RequirementError(f"{path} cannot be written: give a file in a folder that exists")
+    flags = {"budget": budget, "samples": samples, "seed": seed, "quick": quick or None, "confident": confident or None}
+    given = {name: value for name, value in flags.items() if value is not None}
+    asked = audits.Requirements(demands, replace(read.settings, **given))
+    if not data:
+        done = audits.check(_finished(Path(model)), asked)
+    else:
+        audits.check_known(demands)
+        done = _audited(model, data, asked, device, surrogate, skip_corrupt, out)
+    if junit is not None:
+        write_atomic(junit, reports.junit(done))
+    if markdown is not None:
+        write_atomic(markdown, reports.markdown(done))
+    _show(done)
+    if data and out is not None:
+        say(f"\nreport: {out / 'index.html'}")
+    return 0 if done.passed else 1
+
+
+def _finished(folder: Path) -> Report:
+    """Return the finished audit in a folder; without data nothing else can be checked."""
+    from pellucid.core import RequirementError
+    from pellucid.reports import Report
+
+    if not folder.exists():
+        raise RequirementError(
+            f"{folder} is no folder of a finished audit; to audit the model {folder} give the data too"
+        )
+    return Report.load(folder)
+
+
+def _audited(
+    model: str,
+    data: str,
+    asked: Requirements,
+    device: str,
+    surrogates: tuple[str, ...],
+    skip_corrupt: bool,
+    out: Path | None,
+) -> Check:
+    from pellucid import audits
+    from pellucid.audits import PlanMade
+    from pellucid.core import DataError
+
+    from ._audit import _portable, _show_plan, _subject, _watch
+
+    settings = asked.settings
+    samples = audits.DEFAULT_SAMPLES if settings.samples is None else settings.samples
+    if samples < 1:
+        raise DataError(f"the number of samples must be at least 1, got {samples}")
+    subject = _subject(model, data, samples, settings.seed or 0, device, surrogates, skip_corrupt)
+    options = [
+        f"--budget {settings.budget or audits.DEFAULT_BUDGET} --samples {samples} --seed {settings.seed or 0}",
+        *(f"--require {shlex.quote(str(demand))}" for demand in asked.demands),
+        *(f"--surrogate {shlex.quote(_portable(name))}" for name in surrogates),
+        *["--quick"] * bool(settings.quick),
+        *["--confident"] * bool(settings.confident),
+        *["--skip-corrupt"] * skip_corrupt,
+    ]
+    with bars() as advance:
+
+        def watch(event: Event) -> None:
+            if isinstance(event, PlanMade):
+                _show_plan(subject, event.plan)
+            else:
+                _watch(event, advance)
+
+        return audits.check(
+            subject,
+            asked,
+            on_event=watch,
+            out=out,
+            command=" ".join(["pellucid check", *(shlex.quote(_portable(spec)) for spec in (model, data)), *options]),
+        )
+
+
+def _show(done: Check) -> None:
+    from pellucid.reports import measured
+
+    rows = [(result.verdict, result.requirement, *measured(result)) for result in done.results]
+    say(table(("verdict", "requirement", "measured", "95% interval"), rows))
+    say()
+    for result in done.results:
+        if not result.passed or result.uncertain:
+            say(f"{result.verdict}: {result.reason}" + (f" ({result.because})" if result.because else ""))
+    say(done.answer)
