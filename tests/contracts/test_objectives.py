@@ -9,7 +9,11 @@ from pellucid.data import synthetic_images
 from pellucid.nn.models import SmallCNNSettings
 from pellucid.training import OBJECTIVES, AttackSettings, FixedWeighting
 
-SETTINGS = {"standard": {}, "adversarial": {"attack": AttackSettings(eps=0.1, steps=2)}}
+SETTINGS = {
+    "standard": {},
+    "adversarial": {"attack": AttackSettings(eps=0.1, steps=2)},
+    "interaction-order": {"low": 0.3, "high": 0.7, "grid": 4, "fill": (0.5,)},
+}
 
 
 @pytest.fixture(params=sorted(OBJECTIVES))

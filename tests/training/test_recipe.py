@@ -49,7 +49,10 @@ def test_overrides_change_one_key(recipe_file, override, read):
         ("model.hiden=3", "did you mean hidden?"),
         ("test.atack=3", "there is no key test.atack; did you mean attack?"),
         ("objective.kind=adverserial", "objective.kind is 'adverserial'; did you mean adversarial?"),
-        ("objective.label_smoothing=0.1", "objective.kind is missing; the kinds are adversarial, standard"),
+        (
+            "objective.label_smoothing=0.1",
+            "objective.kind is missing; the kinds are adversarial, interaction-order, standard",
+        ),
         ("epochs=0", "epochs is 0: expected `int` >= 1"),
         ("optimizer.lr=-1", "optimizer.lr is -1: expected `float` > 0"),
         ("optimizer.lr=fast", "optimizer.lr is 'fast': expected `float`"),

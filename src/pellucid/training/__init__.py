@@ -2,12 +2,12 @@
 
 from ._attack import AttackSettings
 from ._events import Event, OnEvent
-from ._optimizers import OPTIMIZERS, SCHEDULES, SGD, Adam, Constant, Cosine, OneCycle
+from ._optimizers import OPTIMIZERS, SCHEDULES, SGD, Adam, Constant, Cosine, Exponential, OneCycle
 from ._recipe import OBJECTIVES, FinalTest, Recipe, find_recipe, shipped_recipes
 from ._run import Run
 from ._trainer import train
 from ._weighting import WEIGHTINGS, FixedWeighting
-from .objectives import Adversarial, Standard
+from .objectives import Adversarial, InteractionOrder, OrderRange, Standard
 
 __all__ = [
     "OBJECTIVES",
@@ -21,10 +21,13 @@ __all__ = [
     "Constant",
     "Cosine",
     "Event",
+    "Exponential",
     "FinalTest",
     "FixedWeighting",
+    "InteractionOrder",
     "OnEvent",
     "OneCycle",
+    "OrderRange",
     "Recipe",
     "Run",
     "Standard",

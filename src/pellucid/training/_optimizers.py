@@ -28,10 +28,11 @@ class Adam(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class SGD(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="sgd"):
-    """Stochastic gradient descent with Nesterov momentum."""
+    """Stochastic gradient descent with momentum, Nesterov's unless `nesterov` is false."""
 
     lr: Rate = 0.1
     momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.9
+    nesterov: bool = True
     weight_decay: Annotated[float, Meta(ge=0)] = 0.0
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -40,7 +41,7 @@ class SGD(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
             parameters,
             lr=self.lr,
             momentum=self.momentum,
-            nesterov=self.momentum > 0,
+            nesterov=self.nesterov and self.momentum > 0,
             weight_decay=self.weight_decay,
         )
 
@@ -54,6 +55,18 @@ class Constant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
     def factor(self, progress: float) -> float:
         """Return what the rate is multiplied by when `progress` (0 to 1) of the steps are done."""
         return 1.0
+
+
+class Exponential(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="exponential"
+):
+    """Down from the optimizer's rate to `final` of it, by the same factor in every step."""
+
+    final: Annotated[float, Meta(gt=0, le=1)] = 0.1
+
+    def factor(self, progress: float) -> float:
+        """Return what the rate is multiplied by when `progress` (0 to 1) of the steps are done."""
+        return float(self.final**progress)
 
 
 class OneCycle(
@@ -85,6 +98,6 @@ class Cosine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 OPTIMIZERS: Mapping[str, type[Adam] | type[SGD]] = MappingProxyType({"adam": Adam, "sgd": SGD})
-SCHEDULES: Mapping[str, type[Constant] | type[Cosine] | type[OneCycle]] = MappingProxyType(
-    {"constant": Constant, "cosine": Cosine, "one-cycle": OneCycle}
+SCHEDULES: Mapping[str, type[Constant] | type[Cosine] | type[Exponential] | type[OneCycle]] = MappingProxyType(
+    {"constant": Constant, "cosine": Cosine, "exponential": Exponential, "one-cycle": OneCycle}
 )

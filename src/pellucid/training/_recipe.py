@@ -14,15 +14,15 @@ from msgspec import Meta, inspect
 
 from pellucid.core import RecipeError, read_text
 from pellucid.data import Arrays, FashionMNIST, ImageFolder, SyntheticImages, SyntheticTable
-from pellucid.nn.models import SmallCNNSettings
+from pellucid.nn.models import AlexNetSettings, SmallCNNSettings
 
 from ._attack import AttackSettings
-from ._optimizers import SGD, Adam, Constant, Cosine, OneCycle
+from ._optimizers import SGD, Adam, Constant, Cosine, Exponential, OneCycle
 from ._weighting import FixedWeighting
-from .objectives import Adversarial, Standard
+from .objectives import Adversarial, InteractionOrder, Standard
 
-OBJECTIVES: Mapping[str, type[Standard] | type[Adversarial]] = MappingProxyType(
-    {"adversarial": Adversarial, "standard": Standard}
+OBJECTIVES: Mapping[str, type[Standard] | type[Adversarial] | type[InteractionOrder]] = MappingProxyType(
+    {"adversarial": Adversarial, "interaction-order": InteractionOrder, "standard": Standard}
 )
 
 
@@ -47,6 +47,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         batch_size: samples per step, over all processes together; a last, smaller batch of an epoch is left out.
         model, data, objective, weighting, optimizer, schedule: tables whose `kind` picks from `nn.models.MODELS`,
             `data.SOURCES`, `OBJECTIVES`, `WEIGHTINGS`, `OPTIMIZERS` and `SCHEDULES`; their other keys are its settings.
+        limit: at most so many training samples, equally many per class; the same ones whatever the seed.
         test: what is measured at the end.
         precision: "bf16" computes the objective under autocast.
         seed: root of all randomness.
@@ -55,13 +56,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
     epochs: Annotated[int, Meta(ge=1)]
-    model: SmallCNNSettings
+    model: SmallCNNSettings | AlexNetSettings
     data: FashionMNIST | ImageFolder | Arrays | SyntheticImages | SyntheticTable
     batch_size: Annotated[int, Meta(ge=1)] = 128
-    objective: Standard | Adversarial = Standard()
+    limit: Annotated[int, Meta(ge=1)] | None = None
+    objective: Standard | Adversarial | InteractionOrder = Standard()
     weighting: FixedWeighting = FixedWeighting()
     optimizer: Adam | SGD = Adam()
-    schedule: Constant | Cosine | OneCycle = Constant()
+    schedule: Constant | Cosine | Exponential | OneCycle = Constant()
     test: FinalTest = FinalTest()
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
@@ -136,8 +138,8 @@ def _copied(raw: Mapping[str, Any]) -> dict[str, Any]:
 def _override(raw: dict[str, Any], override: str) -> None:
     """Set one `a.b=c` in nested dictionaries."""
     path, equals, text = override.partition("=")
-    keys = [key.strip() for key in path.split(".")]
-    if not equals or not all(keys):
+    keys = _keys(path)
+    if not equals or not keys:
         raise RecipeError(f"--set takes key=value such as optimizer.lr=0.1, got {override!r}")
     table = raw
     for depth, key in enumerate(keys[:-1]):
@@ -148,6 +150,19 @@ def _override(raw: dict[str, Any], override: str) -> None:
         table[keys[-1]] = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         table[keys[-1]] = text.strip()  # a word without quotes
+
+
+def _keys(path: str) -> list[str]:
+    """Return the parts of a dotted key as TOML reads it, where a part with a dot is quoted; none if it is no key."""
+    try:
+        table: Any = tomllib.loads(f"{path} = 0")
+    except tomllib.TOMLDecodeError:
+        return []
+    keys = []
+    while isinstance(table, dict) and len(table) == 1:
+        key, table = next(iter(table.items()))
+        keys.append(key)
+    return keys
 
 
 def _check_keys(raw: Any, kind: inspect.Type, path: str) -> None:

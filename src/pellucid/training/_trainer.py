@@ -23,6 +23,7 @@ from pellucid.core import (
     Batch,
     Dataset,
     NotConverged,
+    Objective,
     RecipeError,
     RunError,
     RunFolder,
@@ -31,7 +32,7 @@ from pellucid.core import (
     write_json,
     write_tensors,
 )
-from pellucid.data import unit
+from pellucid.data import sample, unit
 
 from . import _checkpoint as checkpoint
 from ._checkpoint import Position
@@ -84,7 +85,7 @@ class _Training:
     def __init__(self, recipe: Recipe, parallel: Parallel, out: Path, on_event: OnEvent) -> None:
         self.recipe, self.parallel, self.out = recipe, parallel, out
         self.on_event = on_event if parallel.leads else unheard
-        self.data = _on(recipe.data.load("train"), parallel.device)
+        self.data = _on(_limited(recipe), parallel.device)
         self.test = _on(recipe.data.load("test"), parallel.device)
         self.rng = Stream(recipe.seed).child("train")
         self.model: nn.Module = fresh_model(recipe).to(parallel.device).train()
@@ -92,7 +93,7 @@ class _Training:
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = recipe.optimizer.build(self.parameters)
         self.weighting = recipe.weighting.build()
-        self.objective = parallel.step(self.model, recipe.objective)
+        self.objective = parallel.step(self.model, _fitted(recipe, self.data))
         self.steps_per_epoch = len(self.data) // recipe.batch_size
         self.steps = self.steps_per_epoch * recipe.epochs
 
@@ -167,6 +168,26 @@ class _Training:
 
     def _tell(self, kind: Any, done: int, total: int, epoch: int, values: Mapping[str, float] | None = None) -> None:
         self.on_event(Event(kind, done, total, epoch, self.recipe.epochs, values or {}))
+
+
+def _limited(recipe: Recipe) -> Dataset:
+    """Return the training samples: of all there are, no more than the recipe's limit."""
+    data = recipe.data.load("train")
+    if recipe.limit is None or recipe.limit >= len(data):
+        return data
+    return sample(data, recipe.limit, rng=Stream(0).child("limit"))  # not the recipe's seed: seeds shall compare
+
+
+def _fitted(recipe: Recipe, data: Dataset) -> Objective:
+    """Return the objective, with what it takes from the training data."""
+    fitted = getattr(recipe.objective, "fitted", None)
+    if fitted is None:
+        return recipe.objective
+    try:
+        objective: Objective = fitted(data)
+        return objective
+    except ValueError as error:
+        raise RecipeError(f"objective: {error}") from error
 
 
 def _on(dataset: Dataset, device: torch.device) -> Dataset:
