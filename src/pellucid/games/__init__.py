@@ -1,7 +1,9 @@
 """Cooperative games on a model: which inputs matter, which work together, in contexts of which size?"""
 
 from ._games import Counted, Memoized, Restricted, TableGame, restrict, table
-from ._harsanyi import Interactions, harsanyi
+from ._harsanyi import harsanyi
+from ._indices import INDICES, Index, index
+from ._interactions import Interactions
 from ._model_game import ModelGame, noise_floor
 from ._order_weights import nested_sizes, order_weights
 from ._orders import PairInteractions, learning_strength, pair_interactions
@@ -12,6 +14,7 @@ from ._players_points import Points
 from ._players_segments import Segments, segments
 from ._players_tokens import Tokens
 from ._prune import PrunePath, concept_jaccard, prune
+from ._shapiq import ShapiqGame, from_shapiq, to_shapiq
 from ._shapley import shapley
 from ._size_curve import SizeCurve, bin_sizes, cost_size_curve, size_curve
 from ._strength import interaction_strength, strength_of
@@ -44,12 +47,14 @@ from ._values import (
 )
 
 __all__ = [
+    "INDICES",
     "VALUES",
     "ClassScore",
     "Counted",
     "EveryClass",
     "Features",
     "Fill",
+    "Index",
     "Interactions",
     "Marginal",
     "Memoized",
@@ -62,6 +67,7 @@ __all__ = [
     "PrunePath",
     "Restricted",
     "Segments",
+    "ShapiqGame",
     "SizeCurve",
     "TableGame",
     "Tokens",
@@ -73,7 +79,9 @@ __all__ = [
     "cost_pair_orders",
     "cost_size_curve",
     "every_class",
+    "from_shapiq",
     "harsanyi",
+    "index",
     "interaction_strength",
     "inverse_or",
     "learning_strength",
@@ -103,5 +111,6 @@ __all__ = [
     "superset_zeta",
     "table",
     "target_classes",
+    "to_shapiq",
     "zeta",
 ]

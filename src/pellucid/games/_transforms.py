@@ -56,14 +56,18 @@ def sizes(n_players: int, *, device: torch.device | str | None = None) -> Int[Te
     return _sizes(n_players).to(device=device, copy=True)
 
 
-def _butterfly(table: Tensor, *, source: int, sign: int) -> Tensor:
-    """Add `sign` times the half without (source 0) or with (source 1) each player to the other half."""
+def butterfly_(table: Tensor, *, source: int, sign: int) -> Tensor:
+    """Add, in place, `sign` times the half without (source 0) or with (source 1) each player to the other half."""
     n = players_of(table)
-    out = table.detach().to(dtype=torch.float64, copy=True).contiguous()
     for p in range(n):
-        halves = out.view(1 << (n - 1 - p), 2, -1)
+        halves = table.view(1 << (n - 1 - p), 2, -1)
         halves[:, 1 - source].add_(halves[:, source], alpha=sign)
-    return out
+    return table
+
+
+def _butterfly(table: Tensor, *, source: int, sign: int) -> Tensor:
+    copy = table.detach().to(dtype=torch.float64, copy=True).contiguous()
+    return butterfly_(copy, source=source, sign=sign)
 
 
 def zeta(dividends: Table) -> Table:
