@@ -2,7 +2,7 @@
 
 from ._games import Counted, Memoized, Restricted, TableGame, restrict, table
 from ._harsanyi import harsanyi
-from ._indices import INDICES, Index, index
+from ._indices import INDICES, Index, find_index, index
 from ._interactions import Interactions
 from ._model_game import ModelGame, noise_floor
 from ._order_weights import nested_sizes, order_weights
@@ -79,6 +79,7 @@ __all__ = [
     "cost_pair_orders",
     "cost_size_curve",
     "every_class",
+    "find_index",
     "from_shapiq",
     "harsanyi",
     "index",
