@@ -23,6 +23,7 @@ _HOMES = {
     "audit": "pellucid.audits",
     "check": "pellucid.audits",
     "compare": "pellucid.audits",
+    "subject": "pellucid._open",
     "train": "pellucid.training",
 }
 

@@ -1,5 +1,6 @@
 """Contracts and shared parts that every package of Pellucid rests on."""
 
+from ._adapters import Output
 from ._budget import Grant, share
 from ._contracts import (
     Attack,
@@ -66,10 +67,14 @@ from ._finding import (
     Picture,
     Provenance,
     Table,
+    measured,
+    mood,
     number,
     numbers,
+    spark,
 )
 from ._modes import device_of, evaluating
+from ._panel import MOST_ROWS, Cell, Mood, Panel, Spark, plain, showing
 from ._ranks import Ranks
 from ._runs import RunFolder, versions
 from ._scores import cross_entropy, log_odds, log_probability, logit, margin, probability
@@ -79,11 +84,13 @@ from ._subject import Subject
 from ._work import Compute, Elsewhere, Work
 
 __all__ = [
+    "MOST_ROWS",
     "Advice",
     "Attack",
     "Axis",
     "Batch",
     "BudgetError",
+    "Cell",
     "Compute",
     "Curve",
     "DataError",
@@ -109,12 +116,15 @@ __all__ = [
     "Modality",
     "Model",
     "ModelError",
+    "Mood",
     "Need",
     "NotConverged",
     "Number",
     "Objective",
     "OnStep",
+    "Output",
     "PairedTest",
+    "Panel",
     "PellucidError",
     "Perturbed",
     "Picture",
@@ -128,6 +138,7 @@ __all__ = [
     "RunFolder",
     "Source",
     "Space",
+    "Spark",
     "Stream",
     "Subject",
     "Table",
@@ -145,10 +156,13 @@ __all__ = [
     "logit",
     "margin",
     "mcnemar",
+    "measured",
+    "mood",
     "nearest",
     "number",
     "numbers",
     "paired_difference",
+    "plain",
     "preserved_randomness",
     "probability",
     "read_arrays",
@@ -157,8 +171,10 @@ __all__ = [
     "read_tensors",
     "read_text",
     "share",
+    "showing",
     "silent",
     "sniff",
+    "spark",
     "versions",
     "wilson",
     "write_atomic",

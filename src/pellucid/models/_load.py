@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 
@@ -20,6 +19,7 @@ from pellucid.core import DataError, ModelError, Stream, described, first_line, 
 from pellucid.nn.models import build
 
 from ._card import Card
+from ._loaded import Loaded
 
 _WEIGHTS = Path(__file__).parent / "weights"
 
@@ -27,28 +27,7 @@ _FILE_SPEC = re.compile(r"(?P<file>.+\.py):(?P<factory>[^@:]+)(@(?P<weights>.+))
 _NAMED = 3  # how many names an error lists before "..."
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A model and what is known about it.
-
-    Args:
-        model: the network, on the device asked for; its train/eval flags are as its maker left them.
-        name: what to call it; a file's folder is not part of the name.
-        card: its model card, for shipped models.
-        bounds: least and greatest legal input value, None if unknown.
-        input_shape: shape of one input, None if unknown.
-        class_names: one per logit, empty if unknown.
-    """
-
-    model: nn.Module
-    name: str
-    card: Card | None = None
-    bounds: tuple[float, float] | None = None
-    input_shape: tuple[int, ...] | None = None
-    class_names: tuple[str, ...] = ()
-
-
-def load(spec: str, *, device: torch.device | str = "cpu") -> Loaded:
+def load(spec: str, *, device: torch.device | str = "cpu", trust: bool = False) -> Loaded:
     """Load the model that `spec` names.
 
     Args:
@@ -57,6 +36,7 @@ def load(spec: str, *, device: torch.device | str = "cpu") -> Loaded:
             is called without arguments and returns the network; or `file.py:factory@weights.safetensors`. The Python
             file is run: name only files you trust. Weights are never unpickled.
         device: where to put it.
+        trust: open what may run code when opened.
 
     Raises:
         ModelError: in one sentence, what is missing or does not fit.

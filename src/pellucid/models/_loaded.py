@@ -1,0 +1,32 @@
+"""A model and what is known about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from ._card import Card
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model and what is known about it.
+
+    Args:
+        model: the network, on the device asked for; its train/eval flags are as its maker left them.
+        name: what to call it; a file's folder is not part of the name.
+        card: its model card, for shipped models.
+        bounds: least and greatest legal input value, None if unknown.
+        input_shape: shape of one input, None if unknown.
+        class_names: one per logit, empty if unknown.
+        notes: what a report on the model must say.
+    """
+
+    model: nn.Module
+    name: str
+    card: Card | None = None
+    bounds: tuple[float, float] | None = None
+    input_shape: tuple[int, ...] | None = None
+    class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
