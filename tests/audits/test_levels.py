@@ -5,6 +5,7 @@ import math
 import pytest
 
 from pellucid.audits import _levels as levels
+from pellucid.core import wilson
 
 
 def test_accuracy():
@@ -27,20 +28,28 @@ def test_calibration():
 
 
 @pytest.mark.parametrize(
-    ("clean", "attacked", "trusted", "level"),
+    ("right", "kept", "n", "trusted", "level"),
     [
-        (0.9, 0.9, True, "fine"),
-        (0.9, 0.73, True, "fine"),
-        (0.9, 0.6, True, "watch"),
-        (0.9, 0.4, True, "weak"),
-        (0.9, 0.9, False, "watch"),
-        (0.9, 0.4, False, "weak"),
-        (0.1, 0.1, True, "watch"),
-        (0.0, 0.0, True, "weak"),
+        (90, 90, 100, True, "fine"),
+        (180, 150, 200, True, "watch"),  # a sixth, but more than a fifth is not ruled out
+        (900, 760, 1000, True, "fine"),
+        (90, 60, 100, True, "watch"),
+        (90, 44, 100, True, "watch"),  # just above half, and the interval does not exclude less
+        (90, 30, 100, True, "weak"),
+        (90, 90, 100, False, "watch"),
+        (90, 30, 100, False, "weak"),
+        (10, 10, 100, True, "watch"),
+        (0, 0, 100, True, "weak"),
+        (0, 0, 2, True, "watch"),
+        (4, 0, 4, True, "weak"),
+        (3, 0, 4, True, "watch"),  # three of four is not shown to be better than chance
+        (7, 6, 8, True, "watch"),
     ],
 )
-def test_robustness(clean, attacked, trusted, level):
-    assert levels.robustness(clean, attacked, "linf radius 0.03", floor=0.1, trusted=trusted).level == level
+def test_robustness_is_judged_by_its_interval(right, kept, n, trusted, level):
+    clean, share = wilson(right, n), wilson(kept, right) if right else None
+    judged = levels.robustness(clean, share, "linf radius 0.03", floor=0.25, trusted=trusted)
+    assert judged.level == level
 
 
 def test_bottleneck_and_concepts():

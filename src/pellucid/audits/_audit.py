@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 
 import pellucid
-from pellucid.core import Finding, PellucidError, RunError, RunFolder, Stream, Subject
+from pellucid.core import Finding, PellucidError, Probe, RunError, RunFolder, Stream, Subject
 from pellucid.reports import Failed, Planned, Report, Skipped, SubjectCard
 
 from ._events import (
@@ -28,7 +27,7 @@ from ._events import (
     ProbeStep,
     unwatched,
 )
-from ._plan import DEFAULT_BUDGET, Plan, plan
+from ._plan import DEFAULT_BUDGET, Plan, Probes, chosen, plan
 from .probes import PROBES
 
 
@@ -38,8 +37,8 @@ def audit(
     budget: int = DEFAULT_BUDGET,
     seed: int = 0,
     quick: bool = False,
-    probes: Sequence[str] | None = None,
-    skip: Sequence[str] = (),
+    probes: Probes | None = None,
+    skip: str | Sequence[str] = (),
     on_event: OnEvent = unwatched,
     out: str | Path | None = None,
     resume: bool = False,
@@ -56,7 +55,8 @@ def audit(
         budget: model evaluations for the whole audit (one forward of one sample; a gradient counts two).
         seed: root of all chance.
         quick: fewer samples and contexts, wider intervals.
-        probes: names of the probes to run, all of `PROBES` if not given.
+        probes: the probes to run, by name or as objects such as `Robustness(radii={"linf": (0.1,)})`; all of `PROBES`
+            if not given.
         skip: names of probes to leave out.
         on_event: told what happens: `PlanMade`, `ProbeStarted`, `ProbeStep`, `ProbeDone`, ...
         out: run folder; the report is saved there after each probe, so an interruption leaves a valid partial report.
@@ -77,13 +77,14 @@ def audit(
         'How often is the model right, and for which classes?'
     """
     made = plan(subject, budget=budget, effort="quick" if quick else "full", probes=probes, skip=skip)
-    empty = _empty_report(subject, made, seed=seed, command=command)
+    asked = chosen(probes, skip)
+    empty = _empty_report(subject, made, asked, seed=seed, command=command)
     if out is None:
-        return _Session(subject, seed, empty, on_event).run(made)
+        return _Session(subject, asked, seed, empty, on_event).run(made)
     folder = RunFolder.create(Path(out), kind="audit", command=command, resume=resume)
     with folder:
         finished = _finished(folder.path, empty) if resume else empty
-        return _Session(subject, seed, empty, on_event, folder, finished).run(made)
+        return _Session(subject, asked, seed, empty, on_event, folder, finished).run(made)
 
 
 @dataclass
@@ -91,6 +92,7 @@ class _Session:
     """One audit on its way; the only mutable thing here, so that an interruption finds the state to save."""
 
     subject: Subject
+    probes: Mapping[str, Probe]
     seed: int
     report: Report
     on_event: OnEvent
@@ -123,7 +125,7 @@ class _Session:
         rng = Stream(self.seed).child("audit", row.probe)
         try:
             with nullcontext() if self.folder is None else self.folder.timed(row.probe):
-                found = PROBES[row.probe](
+                found = self.probes[row.probe](
                     self.subject,
                     row.granted,
                     rng,
@@ -181,7 +183,9 @@ class _Session:
         self._save(complete=False)
 
 
-def _empty_report(subject: Subject, made: Plan, *, seed: int, command: str) -> Report:
+def _empty_report(subject: Subject, made: Plan, probes: Mapping[str, Probe], *, seed: int, command: str) -> Report:
+    # A probe of one's own is named with its settings, so that another choice of them is not taken for the same audit.
+    own = {name: repr(probe) for name, probe in probes.items() if probe != PROBES.get(name)}
     return Report(
         pellucid_version=pellucid.__version__,
         subject=_card(subject),
@@ -190,7 +194,7 @@ def _empty_report(subject: Subject, made: Plan, *, seed: int, command: str) -> R
             "effort": made.effort,
             "seed": seed,
             "samples": len(subject),
-            "probes": ", ".join(row.probe for row in made.rows),
+            "probes": ", ".join(own.get(row.probe, row.probe) for row in made.rows),
         },
         plan=made.rows,
         complete=False,
@@ -238,17 +242,31 @@ def _finished(folder: Path, now: Report) -> Report:
 _SUBJECT = "pellucid audit MODEL DATA"
 """How probes begin a command about their own subject; they need not know what it is called on the command line."""
 
+_OWN = {"--budget": 1, "--samples": 1, "--seed": 1, "--probe": 1, "--skip": 1, "--out": 1, "--quick": 0, "--require": 1}
+"""Options of the command that made this report, with their number of values, which the next one chooses itself."""
+
 
 def _stamped(finding: Finding, seed: int, command: str) -> Finding:
     """Write into a finding what the probe need not know: seed, versions, and the subject's name in its command."""
     versions = {"pellucid": pellucid.__version__, "torch": str(torch.__version__), "numpy": np.__version__}
     provenance = msgspec.structs.replace(finding.provenance, seed=seed, versions=versions)
     advice = finding.advice
-    if advice is not None and command.startswith("pellucid audit "):
-        asked = command.partition(" --")[0]
-        again = advice.command.replace(_SUBJECT, asked)
-        if again != advice.command:  # a folder of its own: the default one holds this very audit
-            model = re.sub(r"[^A-Za-z0-9._]+", "-", shlex.split(asked)[2].partition("@")[0]).strip("-.")
-            again += f" --out runs/{model or 'model'}-{finding.probe}"
+    if advice is not None and advice.command.startswith(_SUBJECT) and (asked := _subject_of(command)):
+        again = "".join((asked[0], advice.command.removeprefix(_SUBJECT), asked[1]))
         advice = msgspec.structs.replace(advice, command=again)
     return msgspec.structs.replace(finding, provenance=provenance, advice=advice)
+
+
+def _subject_of(command: str) -> tuple[str, str] | None:
+    """Return the beginning of a command about the same model and data, and the options that say how to read them."""
+    words = shlex.split(command) if command.startswith(("pellucid audit ", "pellucid check ")) else []
+    if len(words) < 4:
+        return None
+    kept, rest = [], iter(words[4:])
+    for word in rest:
+        name, _, value = word.partition("=")
+        if name not in _OWN:
+            kept.append(word)
+        elif _OWN[name] and not value:
+            next(rest, None)
+    return shlex.join(["pellucid", "audit", *words[2:4]]), "".join(f" {shlex.quote(word)}" for word in kept)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from pellucid.core import Level
+from pellucid.core import Interval, Level
 
 from ._wording import brief, count, percent
 
@@ -87,31 +87,42 @@ def calibration(error: float, floor: float, *, one_sided: bool) -> Judged:
     )
 
 
-def robustness(clean: float, attacked: float, radius: str, *, floor: float, trusted: bool) -> Judged:
-    """Judge the share of clean accuracy that an attack of a small radius takes away.
+def robustness(
+    clean: Interval[float], kept: Interval[float] | None, radius: str, *, floor: float, trusted: bool
+) -> Judged:
+    """Judge the share of clean accuracy that an attack of a small radius takes away, by the interval of that share.
 
     Args:
-        clean, attacked: accuracy without attack and under it.
-        floor: accuracy of always answering the most frequent class.
+        clean: accuracy without attack.
+        kept: share of the samples right without attack that stay right under it; None where there are none.
         radius: the radius in words.
+        floor: accuracy of always answering the most frequent class.
         trusted: False when a sanity check of the attack failed.
     """
-    if clean <= 0:
-        return Judged("weak", "There is no clean accuracy that an attack could lower.")
-    if clean <= floor:
+    if kept is None:
+        why = "There is no clean accuracy that an attack could lower."
+        if clean.high > LOST_WEAK:
+            return Judged("watch", f"{why} The samples are too few to say more.")
+        return Judged("weak", why)
+    if clean.low <= floor:
         return Judged(
             "watch",
-            f"The clean accuracy is not above the {percent(floor)} of always answering the most frequent class: an "
-            "answer that ignores the input cannot be attacked, and its robustness is worth nothing.",
+            f"The interval of the clean accuracy reaches down to {percent(clean.low)}, not above the {percent(floor)} "
+            "of always answering the most frequent class: an answer that ignores the input cannot be attacked, and its "
+            "robustness is worth nothing.",
         )
-    lost = 1 - attacked / clean
-    rule = f"The attack at {radius} takes {percent(lost)} of the clean accuracy"
-    if lost > LOST_WEAK:
+    rule = (
+        f"The attack at {radius} takes {percent(1 - kept.value)} of the clean accuracy (95% interval "
+        f"{percent(1 - kept.high)} to {percent(1 - kept.low)})"
+    )
+    if 1 - kept.high > LOST_WEAK:
         return Judged("weak", f"{rule}, more than half: a small change decides the answer.")
     if not trusted:
         return Judged("watch", f"{rule}, but a sanity check of the attack failed: the model may be weaker than this.")
-    if lost > LOST_WATCH:
+    if 1 - kept.value > LOST_WATCH:
         return Judged("watch", f"{rule}, more than a fifth.")
+    if 1 - kept.low > LOST_WATCH:
+        return Judged("watch", f"{rule}: on so few samples more than a fifth cannot be ruled out.")
     return Judged("fine", f"{rule}, at most a fifth.")
 
 

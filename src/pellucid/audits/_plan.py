@@ -9,10 +9,14 @@ from dataclasses import dataclass
 
 import torch
 
-from pellucid.core import Effort, Subject, evaluating, share
+from pellucid.core import Effort, Probe, Subject, evaluating, share
 from pellucid.reports import Planned
 
+from ._batches import forwards
 from .probes import PROBES
+
+Probes = str | Probe | Sequence[str | Probe]
+"""What an audit asks: names of `PROBES`, probes of one's own, or a mixture of both."""
 
 DEFAULT_BUDGET = 400_000
 DEFAULT_SAMPLES = 500
@@ -43,8 +47,8 @@ def plan(
     *,
     budget: int = DEFAULT_BUDGET,
     effort: Effort = "full",
-    probes: Sequence[str] | None = None,
-    skip: Sequence[str] = (),
+    probes: Probes | None = None,
+    skip: str | Sequence[str] = (),
 ) -> Plan:
     """What would an audit do with this budget?
 
@@ -54,20 +58,21 @@ def plan(
         subject: the model and its samples.
         budget: model evaluations for the whole audit.
         effort: "quick" asks for fewer samples and contexts.
-        probes: names of the probes to run; all if not given.
+        probes: the probes to run, by name or as objects such as `Robustness(radii={"linf": (0.1,)})`; all of `PROBES`
+            if not given.
         skip: names of probes to leave out.
 
     Raises:
-        ValueError: an unknown probe, or none left.
+        ValueError: an unknown probe, the same one twice, or none left.
         BudgetError: the budget answers no question; the text gives the least that works.
     """
-    names = _chosen(probes, skip)
-    needs = {name: PROBES[name].need(subject, effort=effort) for name in names}
+    asked = chosen(probes, skip)
+    needs = {name: probe.need(subject, effort=effort) for name, probe in asked.items()}
     grants = share(budget, needs)
     rows = tuple(
         Planned(
             probe=name,
-            question=PROBES[name].question,
+            question=probe.question,
             least=needs[name].least,
             wanted=needs[name].wanted,
             granted=grants[name].evaluations,
@@ -75,7 +80,7 @@ def plan(
             remark=needs[name].remark if grants[name].evaluations < needs[name].wanted else "",
             skip=grants[name].reason,
         )
-        for name in names
+        for name, probe in asked.items()
     )
     return Plan(rows, budget, effort)
 
@@ -85,7 +90,7 @@ def seconds_per_evaluation(subject: Subject, *, patience: float = 0.3) -> float:
 
     For the user's eyes only: no result depends on it.
     """
-    x = subject.inputs[:256].to(subject.device)
+    x = subject.inputs[: forwards(subject)].to(subject.device)
     best, begin = float("inf"), time.perf_counter()
     with evaluating(subject.model), torch.no_grad():
         subject.model(x)  # the first batch pays for warming up
@@ -98,14 +103,31 @@ def seconds_per_evaluation(subject: Subject, *, patience: float = 0.3) -> float:
                 return best
 
 
-def _chosen(probes: Sequence[str] | None, skip: Sequence[str]) -> list[str]:
-    for name in [*(probes or ()), *skip]:
-        if name not in PROBES:
-            near = difflib.get_close_matches(name, PROBES, n=1)
+def chosen(probes: Probes | None, skip: str | Sequence[str]) -> dict[str, Probe]:
+    """Return the probes to run by name, those of the table in its order, then those given as objects in theirs.
+
+    Raises:
+        ValueError: an unknown probe, the same one twice, or none left.
+        TypeError: something that is neither a name nor a probe.
+    """
+    given = [probes] if isinstance(probes, str | Probe) else list(probes or PROBES)
+    leave = [skip] if isinstance(skip, str) else list(skip)
+    for entry in [*given, *leave]:
+        if not isinstance(entry, str | Probe):
+            raise TypeError(f"probes must be names or probes, got {type(entry).__name__}")
+        if isinstance(entry, str) and entry not in PROBES:
+            near = difflib.get_close_matches(entry, PROBES, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(PROBES)}"
-            raise ValueError(f"there is no probe {name!r}; {hint}")
-    wanted = list(PROBES) if not probes else [name for name in PROBES if name in probes]
-    left = [name for name in wanted if name not in skip]
+            raise ValueError(f"there is no probe {entry!r}; {hint}")
+    own: dict[str, Probe] = {}
+    for entry in given:
+        if isinstance(entry, str):
+            continue
+        if entry.name in own or entry.name in given:
+            raise ValueError(f"the probe {entry.name!r} is given twice; a report holds each question once")
+        own[entry.name] = entry
+    named = {name: own.pop(name, probe) for name, probe in PROBES.items() if name in given or name in own}
+    left = {name: probe for name, probe in {**named, **own}.items() if name not in leave}
     if not left:
         raise ValueError("no probe is left to run; skip fewer of them")
     return left

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from pellucid.core import Masker, Players, Subject
 from pellucid.games import Features, Patches
 
+from ._batches import forwards
+from ._wording import count
+
 MOST_EXACT = 12
 """Most players whose every coalition is evaluated: 4,096 inputs per sample."""
+
+LARGE_IMAGE = 64
+"""Pixels per side up to which an image is small."""
 
 
 def is_image(subject: Subject) -> bool:
@@ -16,10 +23,15 @@ def is_image(subject: Subject) -> bool:
     return subject.modality == "image" and subject.inputs.ndim == 4
 
 
+def is_large(subject: Subject) -> bool:
+    """Whether the inputs are images of the size of photographs, for which every evaluation is dear."""
+    return is_image(subject) and max(subject.inputs.shape[2:]) > LARGE_IMAGE
+
+
 def background(subject: Subject) -> Tensor:
-    """Return what absent players show: the mean of the audit's inputs, one per channel of images, else per feature."""
+    """Return what absent players show: the mean of the usual inputs, one per channel of images, else per feature."""
     axes = (0, 2, 3) if is_image(subject) else (0,)
-    mean = subject.inputs.double().mean(axes, keepdim=is_image(subject))
+    mean = subject.usual.double().mean(axes, keepdim=is_image(subject))
     return (mean[0] if is_image(subject) else mean).to(subject.inputs.dtype)
 
 
@@ -29,32 +41,62 @@ def cells(subject: Subject, grid: tuple[int, int]) -> Masker:
 
 
 def features(subject: Subject) -> Masker:
-    """Return the players of a table's row: its columns."""
-    return Features(fill=background(subject), names=subject.feature_names)
+    """Return the players of a table's row: its groups of columns, and its other columns each alone."""
+    owners = feature_players(subject)
+    groups = None if not subject.groups else tuple(columns for _, columns in owners)
+    return Features(fill=background(subject), groups=groups, names=tuple(name for name, _ in owners))
+
+
+def feature_players(subject: Subject) -> list[tuple[str, tuple[int, ...]]]:
+    """Return each player of a table with its name and columns, in the order of their first columns."""
+    names = feature_names(subject)
+    grouped = {column for columns in subject.groups.values() for column in columns}
+    alone = [(name, (column,)) for column, name in enumerate(names) if column not in grouped]
+    return sorted([*subject.groups.items(), *alone], key=lambda player: min(player[1]))
+
+
+def feature_names(subject: Subject) -> tuple[str, ...]:
+    """Return what to call each column of a table."""
+    return subject.feature_names or tuple(f"feature {column}" for column in range(subject.inputs.shape[1]))
+
+
+def spread(subject: Subject) -> Tensor:
+    """Return the standard deviation `(D,)` of each column of a table over the usual inputs; 0 where it is constant."""
+    usual = subject.usual.double()
+    constant = (usual == usual[0]).all(0)  # by comparison: rounding can leave a constant a deviation of 1e-17
+    return torch.where(constant, 0.0, usual.std(0, correction=0))
 
 
 def answers(subject: Subject) -> Tensor:
     """Return the class whose score a game is about: what the model answers to the whole input."""
-    return subject.logits().argmax(1)
+    return subject.logits(batch_size=forwards(subject)).argmax(1)
 
 
 def player_names(subject: Subject, grid: tuple[int, int] | None, count: int) -> tuple[str, ...]:
-    """Return what to call each player: the feature's name, or row and column counted from 1."""
+    """Return what to call each player: the feature's or the group's name, or row and column counted from 1."""
     if grid is not None:
         return tuple(f"row {p // grid[1] + 1} col {p % grid[1] + 1}" for p in range(count))
-    return subject.feature_names or tuple(f"feature {p}" for p in range(count))
+    return tuple(name for name, _ in feature_players(subject))
 
 
-def players_in_words(players: Players) -> str:
+def players_in_words(subject: Subject, players: Players) -> str:
     """Return who plays, for the settings of a finding."""
-    if players.grid is None:
+    if players.grid is not None:
+        return f"grid {players.grid[0]} x {players.grid[1]}"
+    if not subject.groups:
         return f"{players.count} features"
-    return f"grid {players.grid[0]} x {players.grid[1]}"
+    alone = players.count - len(subject.groups)
+    return f"{count(len(subject.groups), 'group')} of features" + (f" and {count(alone, 'feature')}" if alone else "")
+
+
+def usual_in_words(subject: Subject) -> str:
+    """Return which inputs say what is usual."""
+    return "the audited inputs" if subject.background is None else "the training data"
 
 
 def absence_in_words(subject: Subject) -> str:
     """Return what replaces an absent player, for the settings of a finding."""
-    return "mean of the audit's inputs, " + ("per channel" if is_image(subject) else "per feature")
+    return f"mean of {usual_in_words(subject)}, " + ("per channel" if is_image(subject) else "per feature")
 
 
 def value_in_words(subject: Subject) -> str:

@@ -2,7 +2,7 @@
 
 from ._calibration import Calibration, calibration
 from ._classification import Classification, classification
-from ._diversity import FeatureDiversity, Similarity, feature_diversity, initial_similarity, similarity
+from ._diversity import FeatureDiversity, Similarity, feature_diversity, initial_similarity, similarity, watchable
 from ._robustness import RadiusAttack, RobustnessCurve, robustness_curve, robustness_evaluations
 from ._trust import (
     SearchCheck,
@@ -33,4 +33,5 @@ __all__ = [
     "robustness_evaluations",
     "similarity",
     "transfer_accuracy",
+    "watchable",
 ]

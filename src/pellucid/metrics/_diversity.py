@@ -180,6 +180,16 @@ def feature_diversity(
     )
 
 
+def watchable(model: nn.Module) -> bool:
+    """Does the model have layers whose features can be compared: activations, or else linear or convolutional ones?
+
+    Example:
+        >>> watchable(nn.Sequential(nn.Linear(2, 2), nn.ReLU())), watchable(nn.Identity())
+        (True, False)
+    """
+    return any(isinstance(module, ACTIVATIONS + _LINEAR) for name, module in model.named_modules() if name)
+
+
 def _reference(kinds: Sequence[str], start: float) -> tuple[float, ...]:
     relus = next((i for i, kind in enumerate(kinds) if kind != "ReLU"), len(kinds))
     if not math.isfinite(start):

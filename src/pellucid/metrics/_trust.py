@@ -120,7 +120,9 @@ def more_steps(
     )
 
 
-def transfer_accuracy(model: Model, adversarial: Tensor, y: Tensor, *, batch_size: int = 256) -> Interval[float]:
+def transfer_accuracy(
+    model: Model, adversarial: Tensor, y: Tensor, *, ids: Tensor | None = None, batch_size: int = 256
+) -> Interval[float]:
     """How often is the model right on inputs that were crafted against another model?
 
     Inputs from a model with honest gradients need none of this model's: if they fool it more often than an attack on
@@ -130,6 +132,7 @@ def transfer_accuracy(model: Model, adversarial: Tensor, y: Tensor, *, batch_siz
         model: maps `(b, ...)` to logits `(b, K)`; costs one evaluation per sample.
         adversarial: distorted inputs `(N, ...)`.
         y: true labels `(N,)`.
+        ids: sample ids `(N,)` by which an error names a sample; row numbers if not given.
         batch_size: samples per forward.
 
     Returns:
@@ -140,9 +143,10 @@ def transfer_accuracy(model: Model, adversarial: Tensor, y: Tensor, *, batch_siz
     """
     _check_pairs(adversarial, y)
     device = device_of(model)
+    names = torch.arange(len(y)) if ids is None else ids.cpu()
     right = 0
     for rows in torch.split(torch.arange(len(y)), batch_size):
-        right += int((answers(model, adversarial[rows].to(device), rows) == y[rows].to(device)).sum())
+        right += int((answers(model, adversarial[rows].to(device), names[rows]) == y[rows].to(device)).sum())
     return wilson(right, len(y))
 
 

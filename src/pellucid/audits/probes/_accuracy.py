@@ -32,12 +32,20 @@ from pellucid.core import (
 from pellucid.metrics import Classification, classification
 
 from .. import _levels
+from .._advice import RECIPES_FOR
+from .._batches import forwards
+from .._players import feature_names, is_image, spread, usual_in_words
 from .._samples import ids_of, picture
-from .._wording import count, in_percent, percent
+from .._wording import brief, count, in_percent, listed, percent
 
 NO_LABELS = "needs labels, and the data have none"
 MOST_CLASSES_DRAWN = 40
 MISTAKES_SHOWN = 12
+UNUSUAL_SHOWN = 3
+"""Features named for each mistake on a table."""
+
+MOST_PER_SAMPLE = 100_000
+"""Classes times samples up to which each class's accuracy keeps its value per sample, for paired comparisons."""
 
 
 @final
@@ -51,12 +59,13 @@ class Accuracy:
     def need(self, subject: Subject, *, effort: Effort) -> Need:
         """One forward of every sample."""
         cost = len(subject)
-        return Need(cost, cost, memory=4 * cost * subject.n_classes, skip=NO_LABELS if subject.labels is None else "")
+        memory = 8 * cost * subject.n_classes + 8 * subject.n_classes**2
+        return Need(cost, cost, memory=memory, skip=NO_LABELS if subject.labels is None else "")
 
     def __call__(self, subject: Subject, budget: int, rng: Stream, *, on_step: OnStep = silent) -> list[Finding]:
         """Answer in one finding."""
         assert subject.labels is not None  # else `need` skips
-        result = classification(subject.logits(), subject.labels)
+        result = classification(subject.logits(batch_size=forwards(subject)), subject.labels)
         on_step(len(subject), len(subject))
         return [self._finding(subject, result)]
 
@@ -102,8 +111,8 @@ class Accuracy:
             ),
             level=judged.level,
             reason=judged.reason,
-            advice=_advice(judged.level, names[worst]),
-            measures=_per_class(result, subject),
+            advice=_advice(subject, judged.level, names[worst]),
+            measures=(*_summary(result, subject, worst), *_per_class(result, subject)),
             exhibits=tuple(_exhibits(result, subject)),
             provenance=Provenance(
                 seed=0,
@@ -125,13 +134,12 @@ def _worst_in_words(result: Classification, worst: int, names: tuple[str, ...]) 
     return text + "."
 
 
-def _advice(level: str, worst: str) -> Advice:
+def _advice(subject: Subject, level: str, worst: str) -> Advice:
     if level == "weak":
-        return Advice(
-            text="Check that the labels, the class order and the input scaling are those of the training, "
-            "then train again from a recipe.",
-            command="pellucid recipes list",
-        )
+        text = "Check that the labels, the class order and the input scaling are those of the training"
+        if subject.data_name == RECIPES_FOR:
+            return Advice(text=f"{text}, then train again from a recipe.", command="pellucid recipes list")
+        return Advice(text=f"{text}. If they are, the model has learned nothing that holds here: train it again.")
     if level == "watch":
         return Advice(
             text=f"Look at the mistakes on {worst}: mislabeled samples, or too few of its kind in training? "
@@ -152,10 +160,32 @@ def _cautions(result: Classification, present: list[int]) -> tuple[str, ...]:
     return tuple(cautions)
 
 
+def _summary(result: Classification, subject: Subject, worst: int) -> tuple[Measure, ...]:
+    return (
+        Measure(
+            name="worst_class_accuracy",
+            label="accuracy on the weakest class",
+            value=in_percent(result.per_class.value[worst]),
+            low=in_percent(result.per_class.low[worst]),
+            high=in_percent(result.per_class.high[worst]),
+            unit="%",
+            better="higher",
+        ),
+        Measure(
+            name="majority_floor",
+            label="accuracy of always answering the most frequent class",
+            value=in_percent(result.majority_floor),
+            unit="%",
+        ),
+    )
+
+
 def _per_class(result: Classification, subject: Subject) -> tuple[Measure, ...]:
+    """Return each class's accuracy; with very many classes or samples a report would be nothing but these."""
     if subject.n_classes > MOST_CLASSES_DRAWN:
         return ()
     assert subject.labels is not None
+    each = subject.n_classes * len(subject) <= MOST_PER_SAMPLE
     measures = []
     for k, name in enumerate(subject.class_names):
         own = subject.labels == k
@@ -170,7 +200,7 @@ def _per_class(result: Classification, subject: Subject) -> tuple[Measure, ...]:
                 high=in_percent(result.per_class.high[k]),
                 unit="%",
                 better="higher",
-                samples=numbers(torch.where(own, result.correct.double(), torch.nan)),
+                samples=numbers(torch.where(own, result.correct.double(), torch.nan)) if each else (),
             )
         )
     return tuple(measures)
@@ -179,7 +209,8 @@ def _per_class(result: Classification, subject: Subject) -> tuple[Measure, ...]:
 def _exhibits(result: Classification, subject: Subject) -> list[Exhibit]:
     names = subject.class_names
     order = result.per_class.value.nan_to_num(2.0).argsort(stable=True)
-    shown = [k for k in order.tolist() if result.support[k] > 0][:MOST_CLASSES_DRAWN]
+    present = [k for k in order.tolist() if result.support[k] > 0]
+    shown, hidden = present[:MOST_CLASSES_DRAWN], len(present) > MOST_CLASSES_DRAWN
     bars = Line(
         name="accuracy",
         x=numbers(range(len(shown))),
@@ -201,7 +232,12 @@ def _exhibits(result: Classification, subject: Subject) -> list[Exhibit]:
             lines=(bars, floor),
             bars=True,
             categories=tuple(names[k] for k in shown),
-            caption="Share of each class's samples that the model recognizes, weakest first, with 95% intervals.",
+            caption="Share of each class's samples that the model recognizes, weakest first, with 95% intervals."
+            + (
+                f" Only the {len(shown)} weakest of {count(len(names), 'class', 'classes')} are shown."
+                if hidden
+                else ""
+            ),
         )
     ]
     if len(names) <= MOST_CLASSES_DRAWN:
@@ -221,8 +257,10 @@ def _exhibits(result: Classification, subject: Subject) -> list[Exhibit]:
     mistakes = _mistakes(result)
     if len(mistakes):
         exhibits.append(_mixed_up(result, names))
-    if len(mistakes) and subject.modality == "image" and subject.inputs.ndim == 4:
+    if len(mistakes) and is_image(subject):
         exhibits.append(_gallery(result, subject, mistakes))
+    elif len(mistakes) and subject.modality == "tabular":
+        exhibits.append(_mistaken_rows(result, subject, mistakes))
     return exhibits
 
 
@@ -262,4 +300,31 @@ def _gallery(result: Classification, subject: Subject, mistakes: Tensor) -> Gall
         title="The mistakes it is surest of",
         pictures=tuple(pictures),
         caption="Wrong answers in order of the model's confidence. Wrong labels gather here too.",
+    )
+
+
+def _mistaken_rows(result: Classification, subject: Subject, mistakes: Tensor) -> Table:
+    assert subject.labels is not None
+    rows = []
+    scale, names = spread(subject), feature_names(subject)
+    away = torch.where(scale > 0, (subject.inputs.double() - subject.usual.double().mean(0)) / scale, 0)
+    for row in mistakes[:MISTAKES_SHOWN].tolist():
+        most = away[row].abs().argsort(descending=True, stable=True)[:UNUSUAL_SHOWN].tolist()
+        told = (f"{names[c]} {brief(float(subject.inputs[row, c]))} ({float(away[row, c]):+.1f} sd)" for c in most)
+        rows.append(
+            (
+                int(subject.ids[row]),
+                subject.class_names[subject.labels[row]],
+                subject.class_names[result.predictions[row]],
+                float(result.confidence[row]),
+                listed(told),
+            )
+        )
+    return Table(
+        title="The mistakes it is surest of",
+        columns=("sample", "true class", "answer", "confidence", "most unusual features"),
+        rows=tuple(rows),
+        units=("", "", "", "%", ""),
+        caption="Wrong answers in order of the model's confidence. Wrong labels gather here too. Unusual is far from "
+        f"the mean of {usual_in_words(subject)}, in standard deviations (sd).",
     )

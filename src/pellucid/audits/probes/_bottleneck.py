@@ -50,16 +50,20 @@ from .._players import (
     absence_in_words,
     answers,
     cells,
+    feature_players,
     features,
     is_image,
+    is_large,
+    player_names,
     players_in_words,
     value_in_words,
 )
 from .._samples import draw, ids_of
 from .._wording import brief, count
+from ._pairs import pair_exhibits
 from ._signed_orders import ORDER_CAUTIONS, signed_finding
 
-COARSE, FINE, LARGE_IMAGE = 8, 16, 64
+COARSE, FINE = 8, 16
 """Cells per side for images up to 64 pixels, and above."""
 
 EXACT_SAMPLES = {"quick": 16, "full": 32}
@@ -87,7 +91,7 @@ class _Spectrum:
     per_sample: Tensor
     evaluations: int
     method: str
-    maps: tuple[Heatmap, ...] = ()
+    maps: tuple[Exhibit, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,8 @@ class Bottleneck:
         least = min(FALLBACK_LEAST, total) * _fallback_cost(players.count)
         first = _spectrum_cost(players, subject, QUICK)
         if effort == "quick":
-            look = min(FALLBACK_SAMPLES, total) * _fallback_cost(players.count, FALLBACK_MOST)
+            each = FALLBACK_PERMUTATIONS if is_large(subject) else FALLBACK_MOST
+            look = min(FALLBACK_SAMPLES, total) * _fallback_cost(players.count, each)
             wanted, remark = max(least, min(first, look)), f"the signed size curve; the spectrum needs {first:,}"
         else:
             wanted = max(least, _spectrum_cost(players, subject, FULL))
@@ -158,7 +163,7 @@ class Bottleneck:
             rng=rng.child("spectrum").at(part.ids),
             on_step=on_step,
         )
-        return [self._finding(part, players, _sampled(result, settings.contexts), rng)]
+        return [self._finding(part, players, _sampled(part, result, settings.contexts), rng)]
 
     def _finding(self, subject: Subject, players: Players, s: _Spectrum, rng: Stream) -> Finding:
         reading = _read(s)
@@ -179,7 +184,7 @@ class Bottleneck:
                 evaluations=s.evaluations + _looked(subject),
                 sample_ids=ids_of(subject),
                 settings={
-                    "players": players_in_words(players),
+                    "players": players_in_words(subject, players),
                     "absent players": absence_in_words(subject),
                     "value": value_in_words(subject),
                     "method": s.method,
@@ -236,10 +241,12 @@ def _players(subject: Subject) -> Players | str:
         return _masker(subject)(subject.inputs[0])
     if subject.inputs.ndim != 2:
         return f"inputs of shape {tuple(subject.inputs.shape[1:])} are neither images nor rows of a table"
-    if subject.inputs.shape[1] < 4:
-        return f"{count(subject.inputs.shape[1], 'feature')} make too few orders to compare; at least 4 are needed"
-    if subject.inputs.shape[1] > MOST_FEATURES:
-        return f"{subject.inputs.shape[1]} features are too many players; choose at most {MOST_FEATURES}"
+    n = len(feature_players(subject))
+    kinds = "groups and features" if subject.groups else "features"
+    if n < 4:
+        return f"{count(n, 'feature', kinds)} make too few orders to compare; at least 4 are needed"
+    if n > MOST_FEATURES:
+        return f"{n} {kinds} are too many players; choose or group them to at most {MOST_FEATURES}"
     return _masker(subject)(subject.inputs[0])
 
 
@@ -247,7 +254,7 @@ def _masker(subject: Subject) -> Masker:
     if not is_image(subject):
         return features(subject)
     height, width = subject.inputs.shape[2:]
-    side = FINE if max(height, width) > LARGE_IMAGE else COARSE
+    side = FINE if is_large(subject) else COARSE
     return cells(subject, (min(side, height), min(side, width)))
 
 
@@ -278,7 +285,7 @@ def _looked(subject: Subject) -> int:
 # -- the spectrum -------------------------------------------------------------------------------------------------
 
 
-def _sampled(result: BottleneckSpectrum, contexts: int) -> _Spectrum:
+def _sampled(subject: Subject, result: BottleneckSpectrum, contexts: int) -> _Spectrum:
     pairs = result.pairs.shape[1]
     return _Spectrum(
         ratios=result.ratios,
@@ -292,28 +299,33 @@ def _sampled(result: BottleneckSpectrum, contexts: int) -> _Spectrum:
         per_sample=result.per_sample,
         evaluations=result.evaluations,
         method=f"{pairs} neighboring pairs per sample, {contexts} shared contexts per pair and order",
-        maps=_maps(result),
+        maps=_maps(subject, result),
     )
 
 
 def _exact(subject: Subject, masker: Masker, rng: Stream, on_step: OnStep) -> _Spectrum:
     """Measure every pair in every context, from the whole table of each sample's game."""
     classes, per_sample, spent = _classes(subject), [], 0
+    every, pairs = [], torch.empty(0, 2, dtype=torch.int64)
     for k in range(len(subject)):
         game = ModelGame(subject.model, subject.inputs[k], masker, log_odds(int(classes[k])))
         worth = table(game)
-        found = pair_interactions(worth).values.abs().mean(0)
+        measured = pair_interactions(worth)
+        pairs, found = measured.pairs, measured.values.abs().mean(0)
+        every.append(measured.values)
         # Four values of deviation d, half a unit in the last place, differ by sqrt(2 / pi) * 2 d without interaction.
         rounding = (2 / math.pi) ** 0.5 * torch.finfo(game.dtype).eps * float(worth.abs().max())
         per_sample.append(torch.where(found >= _levels.FLOORS_NEEDED * rounding, found, 0.0))
         spent += len(worth)
         on_step(k + 1, len(subject))
     values = torch.stack(per_sample)
+    orders = values.shape[1]
+    ratios = torch.arange(orders, dtype=torch.float64) / max(1, orders - 1)
     strength = bootstrap(values, rng=rng.child("strength"))
     relative = bootstrap(values, rng=rng.child("strength"), statistic=lambda rows: rows.mean(0) / rows.mean())
-    orders = values.shape[1]
+    names = player_names(subject, None, 0)
     return _Spectrum(
-        ratios=torch.arange(orders, dtype=torch.float64) / max(1, orders - 1),
+        ratios=ratios,
         strength=strength.value,
         low=strength.low,
         high=strength.high,
@@ -324,6 +336,9 @@ def _exact(subject: Subject, masker: Masker, rng: Stream, on_step: OnStep) -> _S
         per_sample=values,
         evaluations=spent,
         method="exact: every pair in every context; a strength within rounding counts as 0",
+        maps=pair_exhibits(names, pairs.expand(len(every), -1, -1), torch.stack(every), ratios)
+        if bool(values.any())
+        else (),
     )
 
 
@@ -495,10 +510,11 @@ def _exhibits(s: _Spectrum) -> tuple[Exhibit, ...]:
     )
 
 
-def _maps(result: BottleneckSpectrum) -> tuple[Heatmap, ...]:
-    """Return where interactions are strong, in the simplest, a middle and the most complex context."""
+def _maps(subject: Subject, result: BottleneckSpectrum) -> tuple[Exhibit, ...]:
+    """Return where interactions are strong: on the grid for contexts of three sizes, or by pairs of features."""
     if result.grid is None:
-        return ()
+        names = player_names(subject, None, result.n_players)
+        return pair_exhibits(names, result.pairs, result.interactions, result.ratios)
     rows, columns = result.grid
     orders = result.orders.tolist()
     chosen = [orders[0], orders[len(orders) // 2], orders[-1]]

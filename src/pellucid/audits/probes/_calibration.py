@@ -32,6 +32,8 @@ from pellucid.metrics import Calibration as Calibrated
 from pellucid.metrics import calibration
 
 from .. import _levels
+from .._advice import recipe
+from .._batches import forwards
 from .._samples import ids_of
 from .._wording import brief, count, in_percent, percent
 from ._accuracy import NO_LABELS
@@ -58,7 +60,7 @@ class Calibration:
     def __call__(self, subject: Subject, budget: int, rng: Stream, *, on_step: OnStep = silent) -> list[Finding]:
         """Answer in one finding."""
         assert subject.labels is not None  # else `need` skips
-        logits = subject.logits()
+        logits = subject.logits(batch_size=forwards(subject))
         result = calibration(logits, subject.labels, bins=BINS)
         on_step(len(subject), len(subject))
         ece = _interval(result, rng.child("ece"))
@@ -100,7 +102,7 @@ class Calibration:
                 ),
                 level=judged.level,
                 reason=judged.reason,
-                advice=_advice(judged.level, result.overconfidence),
+                advice=_advice(subject, judged.level, result.overconfidence),
                 measures=(
                     Measure(
                         name="overconfidence",
@@ -167,15 +169,20 @@ def _interval(result: Calibrated, rng: Stream) -> Interval[Tensor]:
     return bootstrap(signs[place] * gap, rng=rng)
 
 
-def _advice(level: str, overconfidence: float) -> Advice | None:
+def _advice(subject: Subject, level: str, overconfidence: float) -> Advice | None:
     if level == "fine":
         return None
     if overconfidence > 0:
-        return Advice(
-            text="Divide the logits by a temperature above 1, fitted on held-out data (temperature scaling), before "
-            "any decision uses the confidence; or train with label smoothing. The recipe is a start: change its data "
-            "and network to yours.",
-            command="pellucid train fashion-standard --set objective.label_smoothing=0.05 --out runs/smoothed",
+        text = (
+            "Divide the logits by a temperature above 1, fitted on held-out data (temperature scaling), before any "
+            "decision uses the confidence"
+        )
+        if subject.modality == "tabular" or not subject.differentiable:
+            return Advice(text=f"{text}; or calibrate the model on held-out rows when it is fitted.")
+        return recipe(
+            subject,
+            f"{text}; or train with label smoothing.",
+            "pellucid train fashion-standard --set objective.label_smoothing=0.05 --out runs/smoothed",
         )
     return Advice(
         text="Multiply the logits by a factor above 1, fitted on held-out data (temperature scaling); a model trained "

@@ -23,6 +23,7 @@ from pellucid.core import (
     Measure,
     Need,
     OnStep,
+    Players,
     Provenance,
     Stream,
     Subject,
@@ -36,17 +37,34 @@ from pellucid.explain import Concepts as Explained
 from pellucid.explain import concepts, cost_concepts
 
 from .. import _levels
-from .._players import MOST_EXACT, absence_in_words, answers, cells, features, is_image, player_names
+from .._players import (
+    MOST_EXACT,
+    absence_in_words,
+    answers,
+    cells,
+    feature_players,
+    features,
+    is_image,
+    is_large,
+    player_names,
+    players_in_words,
+)
 from .._samples import draw, ids_of, picture
 from .._wording import brief, count, percent
 
 GRID = (3, 4)
+LARGE_QUICK_GRID = (3, 3)
+"""Cells of a quick look at large images: an eighth of the evaluations."""
+
 EXPLAINED = 0.95
 MOST_PATTERNS = 80
 LEAST = 4
 WANTED = {"quick": 4, "full": 8}
 SHOWN = 3
 """Patterns marked on each picture."""
+
+BARS = 12
+"""Combinations of features drawn as bars."""
 
 
 @final
@@ -59,24 +77,32 @@ class Concepts:
 
     def need(self, subject: Subject, *, effort: Effort) -> Need:
         """All coalitions of at least four samples (or of all, if there are fewer)."""
-        players = _count(subject)
+        players = _count(subject, GRID)
         if isinstance(players, str):
             return Need(0, 0, skip=players)
-        least, wanted = (_cost(players, min(n, len(subject))) for n in (LEAST, WANTED[effort]))
+        wanted = _cost(players, min(WANTED[effort], len(subject)))
+        least = _cost(players, min(LEAST, len(subject)))
+        if is_large(subject):
+            least = _cost(math.prod(LARGE_QUICK_GRID), min(LEAST, len(subject)))
+            wanted = least if effort == "quick" else wanted
         return Need(
             least,
             wanted,
             memory=(2**players) * 8 * 12,
-            remark=f"explains fewer than {min(WANTED[effort], len(subject))} samples",
+            remark=f"explains fewer than {min(WANTED[effort], len(subject))} samples"
+            + (f", on a grid of {LARGE_QUICK_GRID[0]} x {LARGE_QUICK_GRID[1]} cells" if is_large(subject) else ""),
         )
 
     def __call__(self, subject: Subject, budget: int, rng: Stream, *, on_step: OnStep = silent) -> list[Finding]:
         """Answer in one finding."""
-        players = _count(subject)
-        assert isinstance(players, int)  # else `need` skips
-        n = min(WANTED["full"], len(subject), budget // _cost(players, 1))
+        grid = GRID
+        if is_large(subject) and budget < _cost(math.prod(GRID), min(LEAST, len(subject))):
+            grid = LARGE_QUICK_GRID
+        n_players = _count(subject, grid)
+        assert isinstance(n_players, int)  # else `need` skips
+        n = min(WANTED["full"], len(subject), budget // _cost(n_players, 1))
         part = subject.take(draw(subject, n, rng=rng.child("samples")))
-        masker = cells(subject, GRID) if is_image(subject) else features(subject)
+        masker = cells(subject, grid) if is_image(subject) else features(subject)
         classes = answers(part)
         found = []
         for k in range(len(part)):
@@ -86,9 +112,11 @@ class Concepts:
                 on_step(k * total + done, len(part) * total)
 
             found.append(_explain(part, k, int(classes[k]), masker, bound, step))
-        return [self._finding(part, classes, found, rng)]
+        return [self._finding(part, masker(part.inputs[0]), classes, found, rng)]
 
-    def _finding(self, subject: Subject, classes: Tensor, found: list[Explained], rng: Stream) -> Finding:
+    def _finding(
+        self, subject: Subject, players: Players, classes: Tensor, found: list[Explained], rng: Stream
+    ) -> Finding:
         needed = torch.tensor([float(c.needed) for c in found], dtype=torch.float64)
         short = min(MOST_PATTERNS, found[0].n_all_patterns // 2)  # half of all patterns is no short list
         judged = _levels.concepts(sum(c.sparse and c.needed <= short for c in found), len(found), EXPLAINED, short)
@@ -109,7 +137,7 @@ class Concepts:
             ),
             level=judged.level,
             reason=judged.reason,
-            advice=_advice(judged.level),
+            advice=_advice(subject, judged.level),
             measures=tuple(_measures(found, rng)),
             exhibits=tuple(_exhibits(subject, classes, found)),
             provenance=Provenance(
@@ -117,7 +145,7 @@ class Concepts:
                 evaluations=sum(c.evaluations for c in found) + len(found),
                 sample_ids=ids_of(subject),
                 settings={
-                    "players": f"grid {GRID[0]} x {GRID[1]}" if is_image(subject) else "features",
+                    "players": players_in_words(subject, players),
                     "absent players": absence_in_words(subject),
                     "value": "log odds of the predicted class",
                     "explained variance": EXPLAINED,
@@ -141,24 +169,24 @@ def _cost(players: int, samples: int) -> int:
     return cost_concepts(players, samples=samples) + samples
 
 
-def _count(subject: Subject) -> int | str:
+def _count(subject: Subject, grid: tuple[int, int]) -> int | str:
     """Return the number of players, or why there are none to play."""
     if is_image(subject):
         height, width = subject.inputs.shape[2:]
-        if height < GRID[0] or width < GRID[1]:
-            return f"the images of {height} x {width} pixels are smaller than the grid of {GRID[0]} x {GRID[1]} cells"
-        return GRID[0] * GRID[1]
+        if height < grid[0] or width < grid[1]:
+            return f"the images of {height} x {width} pixels are smaller than the grid of {grid[0]} x {grid[1]} cells"
+        return grid[0] * grid[1]
     if subject.inputs.ndim != 2:
         return f"inputs of shape {tuple(subject.inputs.shape[1:])} are neither images nor rows of a table"
-    width = subject.inputs.shape[1]
-    if width < 2:
+    n, kind = len(feature_players(subject)), "groups and features" if subject.groups else "features"
+    if n < 2:
         return "a single feature has nothing to combine with"
-    if width > MOST_EXACT:
+    if n > MOST_EXACT:
         return (
-            f"exact concepts of {width} features would take 2**{width} evaluations per sample; "
-            f"choose at most {MOST_EXACT} features"
+            f"exact concepts of {n} {kind} would take 2**{n} evaluations per sample; "
+            f"put the columns into at most {MOST_EXACT} groups"
         )
-    return width
+    return n
 
 
 def _explain(subject: Subject, row: int, label: int, masker: Masker, rng: Stream, on_step: OnStep) -> Explained:
@@ -180,7 +208,7 @@ def _explain(subject: Subject, row: int, label: int, masker: Masker, rng: Stream
 def _answer(subject: Subject, found: list[Explained], needed: Tensor) -> str:
     if not any(c.path.variance for c in found):
         return "The score does not change when parts of the input are masked, so there are no concepts."
-    parts, every = ("cells" if is_image(subject) else "features"), 2 ** found[0].n_players
+    parts, every = _parts(subject), 2 ** found[0].n_players
     sparse = sum(c.sparse for c in found)
     who = f"{sparse or 'none'} of {count(len(found), 'sample')}"
     answer = (
@@ -200,6 +228,11 @@ def _answer(subject: Subject, found: list[Explained], needed: Tensor) -> str:
     return answer
 
 
+def _parts(subject: Subject) -> str:
+    """Return what the players are called."""
+    return "cells" if is_image(subject) else "groups and features" if subject.groups else "features"
+
+
 def _mean_size(found: list[Explained]) -> float:
     sizes = [_size(c) for c in found]
     known = [size for size in sizes if math.isfinite(size)]
@@ -211,9 +244,14 @@ def _size(c: Explained) -> float:
     return sum(abs(p.effect) * len(p.players) for p in c.patterns) / weight if weight else math.nan
 
 
-def _advice(level: str) -> Advice:
-    if level == "fine":
+def _advice(subject: Subject, level: str) -> Advice:
+    if level == "fine" and is_image(subject):
         return Advice(text="Look at the marked cells: a strong combination on the background hints at a shortcut.")
+    if level == "fine":
+        return Advice(
+            text="Read the strongest combinations: one that you cannot account for, or that names a feature the answer "
+            "should not depend on, hints at a shortcut or a leak."
+        )
     return Advice(
         text="Read the explained variance before any single pattern: where it is low, the patterns shown are a small "
         "part of what the model does. Ask instead which complexities of interaction it uses.",
@@ -260,6 +298,8 @@ def _exhibits(subject: Subject, classes: Tensor, found: list[Explained]) -> list
     exhibits: list[Exhibit] = []
     if grid is not None:
         exhibits.append(_gallery(subject, classes, found, grid))
+    elif any(p for c in found for p in c.patterns):
+        exhibits.append(_bars(found, names))
     if any(c.path.variance for c in found):
         exhibits += [_explained_curve(subject, found), _orders(found)]
         exhibits.append(_table(subject, classes, found, names))
@@ -292,6 +332,36 @@ def _gallery(subject: Subject, classes: Tensor, found: list[Explained], grid: tu
         caption=f"The {SHOWN} strongest combinations of cells; the number is what the combination adds to the log odds "
         "of the answer, beyond what its parts add.",
     )
+
+
+def _bars(found: list[Explained], names: tuple[str, ...]) -> Curve:
+    """Show the combinations of named features that count most over all samples."""
+    effects: dict[tuple[int, ...], float] = {}
+    for c in found:
+        for p in c.patterns:
+            if abs(p.effect) > p.noise:
+                effects[p.players] = effects.get(p.players, 0.0) + abs(p.effect) / len(found)
+    top = sorted(effects, key=lambda players: (-effects[players], players))[:BARS]
+    return Curve(
+        title="The combinations that count most",
+        x=Axis("combination"),
+        y=Axis("mean |effect|", "log odds"),
+        lines=(
+            Line(
+                name="mean over samples",
+                x=numbers(range(len(top))),
+                y=numbers(effects[players] for players in top),
+            ),
+        ),
+        bars=True,
+        categories=tuple(_combination(players, names) for players in top),
+        caption="What each combination adds to the log odds of the answer beyond what its parts add, as a mean size "
+        "over the samples; 0 where it was not needed to explain a sample.",
+    )
+
+
+def _combination(players: tuple[int, ...], names: tuple[str, ...]) -> str:
+    return " + ".join(names[p] for p in players)
 
 
 def _needed_in_words(c: Explained) -> str:
@@ -367,7 +437,7 @@ def _table(subject: Subject, classes: Tensor, found: list[Explained], names: tup
         (
             int(subject.ids[k]),
             subject.class_names[int(classes[k])],
-            " + ".join(names[p] for p in pattern.players),
+            _combination(pattern.players, names),
             pattern.effect,
             "within rounding noise" if abs(pattern.effect) <= pattern.noise else "",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
 from pellucid.core import (
     Advice,
@@ -25,11 +25,14 @@ from pellucid.core import (
     silent,
 )
 from pellucid.metrics import FeatureDiversity as Diversity
-from pellucid.metrics import Similarity, feature_diversity
+from pellucid.metrics import Similarity, feature_diversity, watchable
 
 from .. import _levels
+from .._advice import RECIPES_FOR
+from .._batches import MEMORY, kept
+from .._players import is_large
 from .._samples import draw, ids_of
-from .._wording import brief, count, percent
+from .._wording import brief, count, in_percent, percent
 
 SAMPLES = 256
 
@@ -45,13 +48,21 @@ class FeatureDiversity:
     def need(self, subject: Subject, *, effort: Effort) -> Need:
         """One forward of up to 256 samples."""
         n = min(SAMPLES, len(subject))
+        cost = n + 1  # one tells how many samples a batch can hold
         skip = "" if n > 1 else "needs at least two samples to compare, got 1"
-        return Need(n, n, memory=4 * n * max(4096, subject.inputs[0].numel()) * 16, skip=skip)
+        if not skip and not watchable(subject.model):
+            skip = f"{subject.name} has no activation, linear or convolutional layer to watch"
+        return Need(cost, cost, memory=MEMORY + 4 * n * subject.inputs[0].numel(), skip=skip)
 
     def __call__(self, subject: Subject, budget: int, rng: Stream, *, on_step: OnStep = silent) -> list[Finding]:
         """Answer in one finding."""
-        part = subject.take(draw(subject, min(SAMPLES, budget), rng=rng.child("samples")))
-        result = feature_diversity(part.model, part.inputs, part.labels, on_step=on_step)
+        part = subject.take(draw(subject, min(SAMPLES, budget - 1), rng=rng.child("samples")))
+        # Features of photographs are compared after averaging over space: flattened, the sums of a deep network's
+        # feature maps would take gigabytes, and the same thing a little to the left would look different.
+        reduce: Literal["flatten", "gap"] = "gap" if is_large(subject) else "flatten"
+        result = feature_diversity(
+            part.model, part.inputs, part.labels, reduce=reduce, batch_size=kept(part), on_step=on_step
+        )
         known = [k for k, s in enumerate(result.similarity) if math.isfinite(s.all)]
         dead = max(s.dead_fraction for s in result.similarity)
         most = max(known, key=lambda k: result.similarity[k].all, default=0)
@@ -63,18 +74,19 @@ class FeatureDiversity:
                 name="feature-diversity",
                 question=self.question,
                 answer=_answer(result, known, most, dead),
-                measure=_measure("similarity[last]", f"similarity in the last layer seen, {result.layers[-1]}", last),
+                measure=_measure("last_similarity", f"similarity in the last layer seen, {result.layers[-1]}", last),
                 level=judged.level,
                 reason=judged.reason,
-                advice=_advice(judged.level),
+                advice=_advice(subject, judged.level),
                 measures=tuple(_measures(result)),
                 exhibits=(_curve(result), _table(result)),
                 provenance=Provenance(
                     seed=0,
-                    evaluations=result.evaluations,
+                    evaluations=result.evaluations + 1,
                     sample_ids=ids_of(part),
                     settings={
-                        "features": "outputs of the activation modules, flattened",
+                        "features": "outputs of the activation modules, "
+                        + ("flattened" if reduce == "flatten" else "averaged over space"),
                         "interval": "delete-one-group jackknife over samples, 95%",
                     },
                 ),
@@ -102,10 +114,20 @@ def _measures(result: Diversity) -> list[Measure]:
         for layer, s in zip(result.layers, result.similarity, strict=True)
     ]
     last = result.similarity[-1]
+    measures.append(
+        Measure(
+            name="dead_fraction",
+            label="largest share of samples whose features are all zero in a layer",
+            value=in_percent(max(s.dead_fraction for s in result.similarity)),
+            unit="%",
+            usual="0",
+            better="lower",
+        )
+    )
     if math.isfinite(last.intra) and math.isfinite(last.inter):
         measures.append(
             Measure(
-                name="class_gap[last]",
+                name="last_class_gap",
                 label="similarity within classes minus between classes, last layer seen",
                 value=number(last.intra - last.inter),
                 usual="above 0: samples of one class look more alike",
@@ -140,13 +162,17 @@ def _answer(result: Diversity, known: list[int], most: int, dead: float) -> str:
     return answer
 
 
-def _advice(level: str) -> Advice | None:
+def _advice(subject: Subject, level: str) -> Advice | None:
     if level == "fine":
         return None
+    text = (
+        "Features this alike come from signals that shrink or share one direction: try He initialization, "
+        "normalization layers or momentum, and look at the first steps of training, where the loss may stand still."
+    )
+    if subject.data_name != RECIPES_FOR:
+        return Advice(text=text)
     return Advice(
-        text="Features this alike come from signals that shrink or share one direction: try He initialization, "
-        "normalization layers or momentum, and look at the first steps of training, where the loss may stand still. "
-        "A shipped recipe shows settings that do not stall.",
+        text=f"{text} A shipped recipe shows settings that do not stall.",
         command="pellucid recipes show fashion-standard",
     )
 

@@ -126,7 +126,7 @@ def signed_finding(
             evaluations=curve.evaluations + looked,
             sample_ids=ids_of(subject),
             settings={
-                "players": players_in_words(players),
+                "players": players_in_words(subject, players),
                 "absent players": absence_in_words(subject),
                 "value": value_in_words(subject),
                 "method": "signed size curve from nested coalitions",

@@ -1,0 +1,26 @@
+"""Advice that names a training: a shipped recipe only for the data it was made for."""
+
+from __future__ import annotations
+
+from pellucid.core import Advice, Subject
+
+RECIPES_FOR = "fashion-mnist"
+"""The data set that the shipped recipes train on."""
+
+
+def recipe(subject: Subject, text: str, command: str) -> Advice:
+    """Advise a training in words, with the command of a shipped recipe where the data are its own.
+
+    Args:
+        subject: what was audited.
+        text: what to do, as sentences that hold for any data.
+        command: the command that trains from the shipped recipe.
+    """
+    name = command.split()[2]
+    if subject.data_name == RECIPES_FOR:
+        return Advice(text=f"{text} The recipe is a start: change its network to yours.", command=command)
+    return Advice(
+        text=f"{text} `pellucid recipes show {name}` prints settings that do this on another data set: write a recipe "
+        "with your own data and network.",
+        command="pellucid train RECIPE.toml --out runs/NAME" + "".join(f" {w}" for w in command.split()[3:-2]),
+    )
