@@ -118,6 +118,7 @@ CALLS: dict[str, Case] = {
     "metrics.robustness_curve": lambda s: metrics.robustness_curve(
         s.model, s.x, s.y, _attack_at, [0.05, 0.1], rng=s.rng, bisections=1, batch_size=2
     ),
+    "metrics.watchable": lambda s: metrics.watchable(s.model),
     "metrics.transfer_accuracy": lambda s: metrics.transfer_accuracy(s.model, s.x, s.y, batch_size=2),
     "explain.bottleneck": lambda s: explain.bottleneck(
         s.model,
