@@ -199,8 +199,8 @@ def test_all_must_pass():
     check = pellucid.check(made, ["accuracy >= 70%", "accuracy <= 10%"])
     assert [result.verdict for result in check.results] == ["passed", "failed"]
     assert not check.passed
-    assert str(check).splitlines()[0] == "net on set meets 1 of 2 requirements."
-    assert str(check).splitlines()[2].startswith("[failed] accuracy <= 10%: accuracy is 75%")
+    assert str(check).splitlines()[:2] == ["Check of net on set", "net on set meets 1 of 2 requirements."]
+    assert "failed   accuracy <= 10%  accuracy is 75%" in str(check)
     assert repr(check) == str(check)
     assert pellucid.check(made, "accuracy >= 70%").answer == "net on set meets the requirement."
 

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from ._panel import Mood, Panel, Spark, plain, showing
+
 Number = float | None
 """A float for JSON; None stands for "not defined" (NaN and infinities have no place in JSON)."""
 
@@ -163,6 +165,45 @@ class Gallery(msgspec.Struct, frozen=True, kw_only=True, tag="gallery", forbid_u
 Exhibit = Curve | Table | Heatmap | Gallery
 
 
+_MOODS: dict[str, Mood] = {"fine": "good", "watch": "care", "weak": "bad"}
+
+
+def mood(level: Level) -> Mood:
+    """Return how a level is colored."""
+    return _MOODS.get(level, "none")
+
+
+def measured(measure: Measure) -> str:
+    """Return a measure's value with its unit and its 95% interval, as short text."""
+    unit = measure.unit if measure.unit in ("", "%") else f" {measure.unit}"
+    text = f"{plain(measure.value)}{unit if measure.value is not None else ''}"
+    if measure.low is None or measure.high is None:
+        return text
+    return f"{text} ({plain(measure.low)} to {plain(measure.high)}{unit})"
+
+
+def spark(exhibits: tuple[Exhibit, ...]) -> Spark:
+    """Return the first curve among exhibits as a small curve; an empty one where there is none."""
+    for exhibit in exhibits:
+        if isinstance(exhibit, Curve):
+            lines = sorted(exhibit.lines, key=lambda line: line.role != "main")
+            if lines and lines[0].y:
+                return Spark(tuple(line.y for line in lines), lines[0].low, lines[0].high, exhibit.title)
+    return Spark(())
+
+
+def _panel(finding: Finding) -> Panel:
+    return Panel(
+        finding.question,
+        finding.answer,
+        facts=(("level", finding.level), (finding.measure.label, measured(finding.measure))),
+        columns=("measure", "value and 95% interval", "key"),
+        rows=tuple((m.label, measured(m), m.name) for m in (finding.measure, *finding.measures)),
+        notes=(finding.reason, *finding.cautions),
+    )
+
+
+@showing(_panel)
 class Finding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One answered question.
 

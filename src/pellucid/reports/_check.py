@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 import msgspec
 
-from pellucid.core import Number
+from pellucid.core import Mood, Number, Panel, showing
 
 from . import _format
 from ._report import Report
@@ -51,6 +51,21 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.verdict == "passed"
 
 
+_MOODS: dict[str, Mood] = {"passed": "good", "failed": "bad", "not measured": "bad"}
+
+
+def _panel(check: Check) -> Panel:
+    return Panel(
+        f"Check of {check.title}",
+        check.answer,
+        columns=("verdict", "requirement", "why"),
+        rows=tuple((result.verdict, result.requirement, result.reason) for result in check.results),
+        moods=tuple("care" if r.passed and r.uncertain else _MOODS[r.verdict] for r in check.results),
+        notes=tuple(f"{result.requirement}: {result.because}" for result in check.results if result.because),
+    )
+
+
+@showing(_panel)
 class Check(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Requirements held against a report.
 
@@ -80,12 +95,6 @@ class Check(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if met == total:
             return f"{self.title} meets {demands}."
         return f"{self.title} meets {met} of {total} requirement{'' if total == 1 else 's'}."
-
-    def __str__(self) -> str:
-        lines = (f"[{result.verdict}] {result.requirement}: {result.reason}" for result in self.results)
-        return "\n".join([self.answer, *lines])
-
-    __repr__ = __str__
 
 
 def measured(result: Result) -> tuple[str, str]:

@@ -23,11 +23,13 @@ from pellucid.core import (
     Heatmap,
     Measure,
     Number,
+    Panel,
     Picture,
     RunError,
     Table,
     read_tensors,
     read_text,
+    showing,
     write_atomic,
     write_tensors,
 )
@@ -94,6 +96,13 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     error: str
 
 
+def _report_panel(report: Report) -> Panel:
+    from ._panels import of_report
+
+    return of_report(report)
+
+
+@showing(_report_panel)
 class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="audit"):
     """What an audit found.
 
@@ -128,6 +137,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
         Raises:
             ValueError: the report is not sound, such as a line with more x than y.
+            RunError: `folder` is a file, or holds something else.
         """
         return _save(self, Path(folder))
 
@@ -169,6 +179,13 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     verdict: Literal["better", "worse", "no clear difference", "changed", "not tested"]
 
 
+def _comparison_panel(comparison: Comparison) -> Panel:
+    from ._panels import of_comparison
+
+    return of_comparison(comparison)
+
+
+@showing(_comparison_panel)
 class Comparison(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="comparison"
 ):
@@ -198,6 +215,7 @@ class Comparison(
 
         Raises:
             ValueError: the comparison is not sound.
+            RunError: `folder` is a file, or holds something else.
         """
         return _save(self, Path(folder))
 
@@ -345,12 +363,36 @@ def _save(report: Report | Comparison, folder: Path) -> Path:
 
     check(report)
     data, arrays = encode(report)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     # Arrays first: a report.json never names what is not there yet. The page last: it can always be drawn again.
     write_tensors(folder / "arrays.safetensors", {name: torch.from_numpy(array) for name, array in arrays.items()})
     write_atomic(folder / "report.json", data)
     write_atomic(folder / "index.html", write_html(report))
     return folder / "index.html"
+
+
+def _make(folder: Path) -> None:
+    """Make the folder of a report, or raise when it is something else."""
+    if not folder.is_dir():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise RunError(f"{folder} is a file or lies in one, not a folder; choose another") from None
+        return
+    old = folder / "report.json"
+    if old.is_file():
+        if not _is_ours(old):
+            raise RunError(f"{old} is not a Pellucid report and is not written over; choose another folder")
+    elif any(folder.iterdir()) and not (folder / "manifest.json").is_file():
+        raise RunError(f"{folder} is not empty and holds no report; choose a new or an empty folder")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether any version of Pellucid wrote this `report.json`."""
+    try:
+        return msgspec.json.decode(read_text(path, max_bytes=MAX_JSON), type=_Header).kind in ("audit", "comparison")
+    except (msgspec.DecodeError, RecursionError, DataError):
+        return False
 
 
 class _Header(msgspec.Struct):
