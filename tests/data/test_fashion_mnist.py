@@ -5,32 +5,16 @@ import torch
 
 from pellucid import data
 from pellucid.core import DataError, DataMissing
-from pellucid.data import FashionMNIST, _fashion_mnist, _places
+from pellucid.data import FashionMNIST, _fashion_mnist
 
 
 @pytest.fixture
-def nowhere(monkeypatch, tmp_path):
-    """A machine without the full data set."""
-    monkeypatch.setattr(_places, "SYSTEM", tmp_path / "system")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("PELLUCID_DATA", raising=False)
-    return tmp_path
-
-
-@pytest.fixture
-def small(monkeypatch, nowhere):
+def small(monkeypatch, nowhere, packed):
     """A set of the same format with 6 + 4 images, in the folder PELLUCID_DATA names."""
-    monkeypatch.setattr(_fashion_mnist, "COUNTS", {"train": 6, "test": 4})
     folder = nowhere / "mine"
     folder.mkdir()
-    digests = {}
-    for prefix, count in (("train", 6), ("t10k", 4)):
-        images = bytes(16) + bytes(k % 256 for k in range(count * 784))
-        labels = bytes(8) + bytes(range(count))
-        for stem, raw in ((f"{prefix}-images-idx3-ubyte", images), (f"{prefix}-labels-idx1-ubyte", labels)):
-            digests[stem] = _fashion_mnist.hashlib.sha256(raw).hexdigest()
-            (folder / f"{stem}.gz").write_bytes(gzip.compress(raw))
-    monkeypatch.setattr(_fashion_mnist, "DECODED", digests)
+    for name, raw in packed.items():
+        (folder / name).write_bytes(raw)
     monkeypatch.setenv("PELLUCID_DATA", str(folder))
     return folder
 
@@ -55,7 +39,7 @@ def test_a_damaged_sample_is_refused(nowhere, monkeypatch):
 
 
 def test_the_full_set_is_missing_with_the_command_that_gets_it(nowhere):
-    with pytest.raises(DataMissing, match="`pellucid data get fashion-mnist`"):
+    with pytest.raises(DataMissing, match=r"`pellucid data get fashion-mnist` \(31 MB\)"):
         FashionMNIST().load("test")
     with pytest.raises(DataMissing, match="PELLUCID_DATA"):
         data.load("fashion-mnist", split="train")
@@ -82,7 +66,7 @@ def test_unpacked_files_serve_too(small):
 def test_a_changed_file_is_read_again_and_refused(small):
     FashionMNIST().load("test")
     (small / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(12)))
-    with pytest.raises(DataError, match="not Fashion-MNIST's t10k-labels-idx1-ubyte, or it is damaged"):
+    with pytest.raises(DataError, match="not the t10k-labels-idx1-ubyte of fashion-mnist, or it is damaged"):
         FashionMNIST().load("test")
 
 
@@ -99,7 +83,7 @@ def test_unknown_splits_are_refused():
 
 
 def test_the_full_set_is_what_the_sample_was_drawn_from():
-    if _fashion_mnist.find() is None:
+    if FashionMNIST.facts.find() is None:
         pytest.skip("the full Fashion-MNIST is not on this machine")
     full, sample = FashionMNIST().load("test"), _fashion_mnist.load_sample()
     assert torch.equal(full.inputs[sample.ids], sample.inputs)

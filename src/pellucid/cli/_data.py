@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ._console import bars, say, table
+
+if TYPE_CHECKING:
+    from pellucid.data import Facts
 
 
 def list_data() -> int:
     """List the data sets Pellucid knows and whether they are here."""
-    from pellucid.core import DataError, DataMissing
-    from pellucid.data import SyntheticImages, SyntheticTable, verify
+    from pellucid.data import NAMED, SyntheticImages, SyntheticTable
 
-    try:
-        where = f"here: {verify('fashion-mnist')}"
-    except DataMissing:
-        where = "shipped sample of 500 test images; `pellucid data get fashion-mnist` gets all"
-    except DataError as damaged:
-        where = str(damaged)
-    images, rows = SyntheticImages(), SyntheticTable()
-    listed = [
-        ("fashion-mnist", "60,000 + 10,000 gray images 28 x 28, 10 classes (MIT)", where),
-        (
-            "synthetic-images",
-            f"{images.n} + {images.n} gray images {images.size} x {images.size}",
-            "made when asked for",
-        ),
-        ("synthetic-table", f"{rows.n} + {rows.n} rows of {rows.features} features", "made when asked for"),
-    ]
-    say(table(["name", "what it is", "where"], listed))
+    rows = [(name, facts.summary, facts.license, _where(facts)) for name, facts in NAMED.items()]
+    images, plain = SyntheticImages(), SyntheticTable()
+    what = f"{images.n} + {images.n} gray images {images.size} x {images.size}, {images.classes} classes"
+    rows.append(("synthetic-images", what, "-", "made when asked for"))
+    what = f"{plain.n} + {plain.n} rows of {plain.features} features, 2 classes"
+    rows.append(("synthetic-table", what, "-", "made when asked for"))
+    say(table(["name", "what it is (training + test)", "license", "where"], rows))
     say()
-    say("Your own data are a folder of class folders with PNG or JPEG images, or a .npz file with inputs and labels.")
+    say(
+    say("Your own data are a folder of class folders with images, or a .npz file with inputs and labels.")
+    )
+    say("files. See the guide `Bring data`.")
     return 0
 
 
@@ -41,7 +38,7 @@ def get_data(name: str, /) -> int:
     from pellucid.data import download
 
     with bars() as advance:
-        folder = download(name, on_step=lambda done, total: advance(name, done, total))
+        folder = download(name, on_step=lambda done, total: advance(f"{name}, {_megabytes(total)}", done, total))
     say(f"{name} is complete in {folder}.")
     return 0
 
@@ -52,7 +49,27 @@ def verify_data(name: str, /) -> int:
     Args:
         name: a name from `pellucid data list`.
     """
-    from pellucid.data import verify
+    from pellucid.data import NAMED, verify
 
-    say(f"{name} in {verify(name)} is complete and undamaged.")
+    folder = verify(name)
+    place = f"in {folder}" if folder else f"from {NAMED[name].package}"
+    say(f"{name} {place} is complete and undamaged.")
     return 0
+
+
+def _where(facts: Facts) -> str:
+    """Say where a data set is, or how to get it; its content is not checked."""
+    from importlib.util import find_spec
+
+    if facts.package:
+        here = find_spec("sklearn") is not None
+        return f"here: with {facts.package}" if here else "pip install 'pellucid[tabular]'"
+    folder = facts.find()
+    if folder is not None:
+        return f"here: {folder}"
+    get = f"`pellucid data get {facts.name}`, {_megabytes(facts.homes[0].total)}"
+    return f"sample of 500 test images; all: {get}" if facts.name == "fashion-mnist" else get
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:.0f} MB"

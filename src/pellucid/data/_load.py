@@ -7,35 +7,36 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import get_args
 
 from pellucid.core import DataError, DataMissing, Dataset
 
 from ._arrays import Arrays
+from ._cifar import CIFAR10
 from ._fashion_mnist import FashionMNIST, load_sample
 from ._folder import ImageFolder
+from ._mnist import MNIST
 from ._rows import spread
 from ._sample import take, unit
+from ._scikit_learn import BreastCancer, Digits, Iris, Wine
 from ._synthetic import SyntheticImages, SyntheticTable
 
-AnySource = FashionMNIST | ImageFolder | Arrays | SyntheticImages | SyntheticTable
+NamedSource = FashionMNIST | MNIST | CIFAR10 | Digits | Iris | Wine | BreastCancer | SyntheticImages | SyntheticTable
+"""Sources that are data sets by themselves, known by their kind."""
+
+FileSource = ImageFolder | Arrays
+"""Sources that read the user's own files."""
+
+AnySource = NamedSource | FileSource
+"""Every kind of source: a recipe's `[data]` table is one of them."""
 
 SOURCES: Mapping[str, type[AnySource]] = MappingProxyType(
-    {
-        "fashion-mnist": FashionMNIST,
-        "folder": ImageFolder,
-        "npz": Arrays,
-        "synthetic-images": SyntheticImages,
-        "synthetic-table": SyntheticTable,
-    }
+    {str(source.__struct_config__.tag): source for source in get_args(AnySource)}
 )
 """Sources by kind; a recipe's `[data]` table holds the kind and the source's own settings."""
 
-_NAMED: Mapping[str, AnySource] = MappingProxyType(
-    {
-        "fashion-mnist": FashionMNIST(),
-        "synthetic-images": SyntheticImages(),
-        "synthetic-table": SyntheticTable(),
-    }
+_NAMED: Mapping[str, NamedSource] = MappingProxyType(
+    {str(source.__struct_config__.tag): source() for source in get_args(NamedSource)}
 )
 
 
