@@ -22,10 +22,7 @@ def list_data() -> int:
     rows.append(("synthetic-table", what, "-", "made when asked for"))
     say(table(["name", "what it is (training + test)", "license", "where"], rows))
     say()
-    say(
     say("Your own data are a folder of class folders with images, or a .npz file with inputs and labels.")
-    )
-    say("files. See the guide `Bring data`.")
     return 0
 
 
