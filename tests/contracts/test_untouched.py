@@ -131,6 +131,7 @@ CALLS: dict[str, Case] = {
         rng=s.rng,
     ),
     "explain.concepts": lambda s: explain.concepts(s.model, s.x[0], int(s.y[0]), s.masker, rng=s.rng),
+    "explain.explanations": lambda s: explain.explanations(s.model, s.x[:2], s.y[:2], s.masker, rng=s.rng),
     "explain.signed_order_curve": lambda s: explain.signed_order_curve(
         s.model, s.x[:2], s.y[:2], s.masker, permutations=4, bins=3, rng=s.rng
     ),

@@ -81,9 +81,10 @@ from ._scores import cross_entropy, log_odds, log_probability, logit, margin, pr
 from ._statistics import Interval, PairedTest, bootstrap, mcnemar, paired_difference, wilson
 from ._streams import Stream, preserved_randomness
 from ._subject import Subject
-from ._work import Compute, Elsewhere, Work
+from ._work import ALONE, Compute, Elsewhere, Work
 
 __all__ = [
+    "ALONE",
     "MOST_ROWS",
     "Advice",
     "Attack",

@@ -154,5 +154,9 @@ class Work:
         return None
 
 
+ALONE = Work()
+"""Work of a single process that nobody watches and nobody keeps."""
+
+
 def _digest(key: str, ids: Tensor) -> str:
     return hashlib.sha256(f"{key}|{ids.tolist()}".encode()).hexdigest()[:12]

@@ -15,6 +15,7 @@ from ._bottleneck import (
     signed_order_curve,
 )
 from ._concepts import Concepts, Pattern, concepts, cost_concepts
+from ._explanations import Explanation, ExplanationSettings, check_explanation, cost_explanation, explanations
 
 __all__ = [
     "DEFAULT_RATIOS",
@@ -22,14 +23,19 @@ __all__ = [
     "QUICK",
     "BottleneckSpectrum",
     "Concepts",
+    "Explanation",
+    "ExplanationSettings",
     "Pattern",
     "SignedCurve",
     "SpectrumSettings",
     "bottleneck",
+    "check_explanation",
     "concepts",
     "cost_bottleneck",
     "cost_concepts",
+    "cost_explanation",
     "cost_signed_order_curve",
+    "explanations",
     "fit_bottleneck",
     "orders_of",
     "signed_order_curve",
