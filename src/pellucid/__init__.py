@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pellucid._open import subject
     from pellucid.audits import audit, check, compare
     from pellucid.core import Subject
     from pellucid.reports import Report
@@ -27,7 +28,7 @@ _HOMES = {
     "train": "pellucid.training",
 }
 
-__all__ = ["Recipe", "Report", "Subject", "__version__", "audit", "check", "compare", "train"]
+__all__ = ["Recipe", "Report", "Subject", "__version__", "audit", "check", "compare", "subject", "train"]
 
 
 def __getattr__(name: str) -> Any:
