@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import shlex
+import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import numpy as np
 import torch
 
 import pellucid
-from pellucid.core import Finding, PellucidError, Probe, RunError, RunFolder, Stream, Subject
+from pellucid.core import ALONE, Finding, PellucidError, Probe, Ranks, RunError, RunFolder, Stream, Subject, Work
 from pellucid.reports import Failed, Planned, Report, Skipped, SubjectCard
 
 from ._events import (
@@ -43,12 +46,14 @@ def audit(
     out: str | Path | None = None,
     resume: bool = False,
     command: str = "",
+    ranks: Ranks = ALONE.ranks,
+    stored: Sequence[str | Path] = (),
 ) -> Report:
     """What has this model learned, and where does it break?
 
     Runs the planned probes one after the other. A probe that cannot answer (a `PellucidError`) is listed as skipped
     with its reason; one that breaks is listed as failed. The report is a pure function of model, data, settings and
-    seed: it does not depend on the batch size, on `out`, or on having been interrupted.
+    seed: it does not depend on the batch size, on `out`, on interruptions or on how many processes there were.
 
     Args:
         subject: the model and its samples.
@@ -60,12 +65,15 @@ def audit(
         skip: names of probes to leave out.
         on_event: told what happens: `PlanMade`, `ProbeStarted`, `ProbeStep`, `ProbeDone`, ...
         out: run folder; the report is saved there after each probe, so an interruption leaves a valid partial report.
-        resume: continue the interrupted audit in `out`; the finished probes are not run again.
+        resume: continue the interrupted audit in `out`; what is finished is not computed again.
         command: the command that makes the same report, for the report's last page.
+        ranks: which share of the work is this process's: `Ranks.here()` under `torchrun`, where the leading process
+            writes the report; `Ranks.shard("3/40")` for one of many processes that do not know of each other.
+        stored: folders of finished shards of this audit, whose work is taken and not done again.
 
     Raises:
         BudgetError: the budget answers no question; the text gives the least that works.
-        RunError: `out` is not an audit's folder, or holds an audit of something else.
+        RunError: `out` is not an audit's folder, or holds an audit of something else; `stored` has a foreign shard.
         KeyboardInterrupt: passed on, after the partial report was saved.
 
     Example:
@@ -79,12 +87,29 @@ def audit(
     made = plan(subject, budget=budget, effort="quick" if quick else "full", probes=probes, skip=skip)
     asked = chosen(probes, skip)
     empty = _empty_report(subject, made, asked, seed=seed, command=command)
-    if out is None:
-        return _Session(subject, asked, seed, empty, on_event).run(made)
-    folder = RunFolder.create(Path(out), kind="audit", command=command, resume=resume)
-    with folder:
-        finished = _finished(folder.path, empty) if resume else empty
-        return _Session(subject, asked, seed, empty, on_event, folder, finished).run(made)
+    shards = tuple(Path(folder) for folder in stored)
+    for folder in shards:
+        _check_shard(folder, empty)
+    work = Work(stored=tuple(folder / PARTS for folder in shards), ranks=ranks, key=_key(empty))
+    if ranks.count > 1 and not ranks.together:
+        empty = msgspec.structs.replace(empty, settings=empty.settings | {"shard": str(ranks)})
+    session = _Session(subject, asked, seed, empty, on_event, work)
+    with ranks.joined(), ExitStack() as held:
+        if out is not None:
+            session.work = replace(work, folder=Path(out) / PARTS)
+
+            def take() -> Report:
+                again = resume or ranks.restarted
+                folder = RunFolder.create(Path(out), kind="audit", command=command, resume=again)
+                session.folder = held.enter_context(folder)
+                return _finished(folder.path, empty) if again else empty
+
+            session.finished = ranks.lead(take)
+        return session.run(made)
+
+
+PARTS = "parts"
+"""Where a run folder keeps what is finished of a question; gone when the audit is complete, but not in a shard."""
 
 
 @dataclass
@@ -96,6 +121,7 @@ class _Session:
     seed: int
     report: Report
     on_event: OnEvent
+    work: Work
     folder: RunFolder | None = None
     finished: Report | None = None
 
@@ -109,7 +135,12 @@ class _Session:
         except (KeyboardInterrupt, MemoryError, OSError, torch.OutOfMemoryError):
             self._abandon(made)
             raise
-        return self._save(complete=True)
+        if "shard" in self.report.settings:
+            return self._save(complete=False)
+        report = self._save(complete=True)
+        if self.folder is not None:
+            shutil.rmtree(self.folder.path / PARTS, ignore_errors=True)
+        return report
 
     def _answer(self, row: Planned) -> None:
         if row.skip:
@@ -125,12 +156,7 @@ class _Session:
         rng = Stream(self.seed).child("audit", row.probe)
         try:
             with nullcontext() if self.folder is None else self.folder.timed(row.probe):
-                found = self.probes[row.probe](
-                    self.subject,
-                    row.granted,
-                    rng,
-                    on_step=lambda done, total: self.on_event(ProbeStep(row.probe, done, total)),
-                )
+                found = self._ask(row, rng)
         except PellucidError as reason:
             self._skip(row, str(reason))
         except (MemoryError, OSError, torch.OutOfMemoryError):
@@ -143,6 +169,15 @@ class _Session:
             findings = tuple(_stamped(finding, self.seed, self.report.command) for finding in found)
             self._add(findings=findings)
             self.on_event(ProbeDone(row.probe, findings, time.perf_counter() - start))
+
+    def _ask(self, row: Planned, rng: Stream) -> list[Finding]:
+        def step(done: int, total: int) -> None:
+            self.on_event(ProbeStep(row.probe, done, total))
+
+        probe = self.probes[row.probe]
+        if "work" in inspect.signature(probe).parameters:
+            return probe(self.subject, row.granted, rng, work=replace(self.work, on_step=step))  # type: ignore[call-arg]
+        return probe(self.subject, row.granted, rng, on_step=step)
 
     def _skip(self, row: Planned, reason: str) -> None:
         self._add(skipped=(Skipped(probe=row.probe, question=row.question, reason=reason),))
@@ -220,23 +255,40 @@ def _card(subject: Subject) -> SubjectCard:
     )
 
 
+def _key(report: Report) -> str:
+    """Return what tells the parts of this audit from those of another one."""
+    told = (report.pellucid_version, report.subject.digests, report.settings, report.plan)
+    return hashlib.sha256(msgspec.json.encode(told, order="sorted")).hexdigest()
+
+
 def _finished(folder: Path, now: Report) -> Report:
     """Return what an earlier audit of the same things left in `folder`, or say what is different."""
     if not (folder / "report.json").is_file():
         return now
     before = Report.load(folder)
+    if what := _other(before, now):
+        raise RunError(
+            f"{folder} holds an audit with another {what}; give the same to resume it, or choose another folder"
+        )
+    return before
+
+
+def _check_shard(folder: Path, now: Report) -> None:
+    shard = Report.load(folder)
+    settings = {name: value for name, value in shard.settings.items() if name != "shard"}
+    if what := _other(msgspec.structs.replace(shard, settings=settings), now):
+        raise RunError(f"{folder} is a shard of an audit with another {what}; merge shards of one audit only")
+
+
+def _other(before: Report, now: Report) -> str:
+    """Return what makes two audits different ones; empty if nothing does."""
     pairs = {
         "model or data": (before.subject, now.subject),
         "budget, seed or choice of samples or probes": (before.settings, now.settings),
         "plan": (before.plan, now.plan),
         "version of Pellucid": (before.pellucid_version, now.pellucid_version),
     }
-    for what, (old, new) in pairs.items():
-        if old != new:
-            raise RunError(
-                f"{folder} holds an audit with another {what}; give the same to resume it, or choose another folder"
-            )
-    return before
+    return next((what for what, (old, new) in pairs.items() if old != new), "")
 
 
 _SUBJECT = "pellucid audit MODEL DATA"
