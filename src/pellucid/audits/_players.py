@@ -40,6 +40,14 @@ def cells(subject: Subject, grid: tuple[int, int]) -> Masker:
     return Patches(grid, fill=background(subject))
 
 
+def kind_of_players(subject: Subject) -> str:
+    """Return what the players of a table are called."""
+    if not subject.groups:
+        return "features"
+    alone = len(feature_players(subject)) > len(subject.groups)
+    return "groups and features" if alone else "groups of features"
+
+
 def features(subject: Subject) -> Masker:
     """Return the players of a table's row: its groups of columns, and its other columns each alone."""
     owners = feature_players(subject)

@@ -36,7 +36,7 @@ from .._advice import RECIPES_FOR
 from .._batches import forwards
 from .._players import feature_names, is_image, spread, usual_in_words
 from .._samples import ids_of, picture
-from .._wording import brief, count, in_percent, listed, percent
+from .._wording import brief, count, in_percent, percent
 
 NO_LABELS = "needs labels, and the data have none"
 MOST_CLASSES_DRAWN = 40
@@ -305,26 +305,27 @@ def _gallery(result: Classification, subject: Subject, mistakes: Tensor) -> Gall
 
 def _mistaken_rows(result: Classification, subject: Subject, mistakes: Tensor) -> Table:
     assert subject.labels is not None
-    rows = []
+    rows: list[tuple[str | int | float | None, ...]] = []
     scale, names = spread(subject), feature_names(subject)
     away = torch.where(scale > 0, (subject.inputs.double() - subject.usual.double().mean(0)) / scale, 0)
     for row in mistakes[:MISTAKES_SHOWN].tolist():
         most = away[row].abs().argsort(descending=True, stable=True)[:UNUSUAL_SHOWN].tolist()
-        told = (f"{names[c]} {brief(float(subject.inputs[row, c]))} ({float(away[row, c]):+.1f} sd)" for c in most)
+        told = [f"{names[c]} {brief(float(subject.inputs[row, c]))} ({float(away[row, c]):+.1f} sd)" for c in most]
         rows.append(
             (
                 int(subject.ids[row]),
                 subject.class_names[subject.labels[row]],
                 subject.class_names[result.predictions[row]],
                 float(result.confidence[row]),
-                listed(told),
+                *told,
+                *[""] * (UNUSUAL_SHOWN - len(told)),
             )
         )
     return Table(
         title="The mistakes it is surest of",
-        columns=("sample", "true class", "answer", "confidence", "most unusual features"),
+        columns=("sample", "true class", "answer", "confidence", "most unusual feature", "second", "third"),
         rows=tuple(rows),
-        units=("", "", "", "%", ""),
+        units=("", "", "", "%", "", "", ""),
         caption="Wrong answers in order of the model's confidence. Wrong labels gather here too. Unusual is far from "
         f"the mean of {usual_in_words(subject)}, in standard deviations (sd).",
     )

@@ -54,6 +54,7 @@ from .._players import (
     features,
     is_image,
     is_large,
+    kind_of_players,
     player_names,
     players_in_words,
     value_in_words,
@@ -242,7 +243,7 @@ def _players(subject: Subject) -> Players | str:
     if subject.inputs.ndim != 2:
         return f"inputs of shape {tuple(subject.inputs.shape[1:])} are neither images nor rows of a table"
     n = len(feature_players(subject))
-    kinds = "groups and features" if subject.groups else "features"
+    kinds = kind_of_players(subject)
     if n < 4:
         return f"{count(n, 'feature', kinds)} make too few orders to compare; at least 4 are needed"
     if n > MOST_FEATURES:

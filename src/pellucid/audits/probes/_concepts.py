@@ -46,6 +46,7 @@ from .._players import (
     features,
     is_image,
     is_large,
+    kind_of_players,
     player_names,
     players_in_words,
 )
@@ -178,7 +179,7 @@ def _count(subject: Subject, grid: tuple[int, int]) -> int | str:
         return grid[0] * grid[1]
     if subject.inputs.ndim != 2:
         return f"inputs of shape {tuple(subject.inputs.shape[1:])} are neither images nor rows of a table"
-    n, kind = len(feature_players(subject)), "groups and features" if subject.groups else "features"
+    n, kind = len(feature_players(subject)), kind_of_players(subject)
     if n < 2:
         return "a single feature has nothing to combine with"
     if n > MOST_EXACT:
@@ -230,7 +231,7 @@ def _answer(subject: Subject, found: list[Explained], needed: Tensor) -> str:
 
 def _parts(subject: Subject) -> str:
     """Return what the players are called."""
-    return "cells" if is_image(subject) else "groups and features" if subject.groups else "features"
+    return "cells" if is_image(subject) else kind_of_players(subject)
 
 
 def _mean_size(found: list[Explained]) -> float:
@@ -438,6 +439,7 @@ def _table(subject: Subject, classes: Tensor, found: list[Explained], names: tup
             int(subject.ids[k]),
             subject.class_names[int(classes[k])],
             _combination(pattern.players, names),
+            len(pattern.players),
             pattern.effect,
             "within rounding noise" if abs(pattern.effect) <= pattern.noise else "",
         )
@@ -446,6 +448,7 @@ def _table(subject: Subject, classes: Tensor, found: list[Explained], names: tup
     ]
     return Table(
         title="Strongest patterns",
-        columns=("sample", "answer", "combination", "effect on the log odds", "remark"),
+        columns=("sample", "answer", "combination", "parts", "effect", "remark"),
         rows=tuple(rows),
+        caption="The effect is what the combination adds to the log odds of the answer, beyond what its parts add.",
     )

@@ -40,7 +40,7 @@ from .._samples import draw, ids_of
 from .._wording import brief, count, in_percent, listed, percent
 from ._accuracy import NO_LABELS
 from ._balls import CHECKED, DRAWS, FEW_STEPS, STEPS, Ball, Check, sanity
-from ._victims import VICTIMS, victims
+from ._victims import EACH, VICTIMS, victims
 
 WANTED = {"quick": 64, "full": 200}
 LEAST = 20
@@ -243,7 +243,9 @@ def _balls(subject: Subject) -> list[Ball]:
 
 def _cost(n: int, subject: Subject, plans: list[Ball]) -> int:
     """Return the most evaluations that `n` samples can cost, checks included."""
-    curves = sum(robustness_evaluations(n, made.attack, made.radii) + min(n, VICTIMS) for made in plans)
+    curves = sum(
+        robustness_evaluations(n, made.attack, made.radii) + min(n, VICTIMS) * EACH[subject.modality] for made in plans
+    )
     made = plans[0]
     full, few = made.attack(made.reference).cost, PGD(made.space(made.reference), steps=FEW_STEPS).cost
     search = RandomSearch(made.space(made.reference), draws=DRAWS).cost
@@ -404,7 +406,9 @@ def _robust_accuracy(made: Ball, radius: float, curve: RobustnessCurve) -> Measu
         low=in_percent(curve.accuracy.low[at]),
         high=in_percent(curve.accuracy.high[at]),
         unit="%",
-        usual="far below the clean accuracy, unless the model was trained against attacks",
+        usual=""
+        if made.scale is not None
+        else "far below the clean accuracy, unless the model was trained against attacks",
         better="higher",
         samples=numbers((curve.smallest > radius).double()),
     )

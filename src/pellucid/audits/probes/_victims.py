@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pellucid.core import Exhibit, Gallery, Subject, Table, evaluating
+from pellucid.core import Exhibit, Gallery, Subject, Table, evaluating, log_odds
 from pellucid.metrics import RobustnessCurve
 
 from .._players import feature_names, is_image
@@ -13,7 +13,8 @@ from .._samples import picture
 from ._balls import Ball
 
 VICTIMS = 4
-"""Samples shown; each costs one evaluation, to tell what the model answers to it now."""
+EACH = {"image": 1, "tabular": 3}
+"""Samples shown, and evaluations for each: what the model answers now, and for tables the gradient at the row."""
 
 FEATURES_SHOWN = 5
 
@@ -33,9 +34,10 @@ def victims(subject: Subject, made: Ball, curve: RobustnessCurve) -> tuple[tuple
     with evaluating(part.model), torch.no_grad():
         answers = part.model(changed.to(part.device)).argmax(1).cpu()
     sizes = curve.smallest[rows].tolist()
+    spent = len(rows) * EACH[subject.modality]
     if made.scale is None:
-        return (_gallery(part, made, changed, answers, sizes),), len(rows)
-    return (_table(part, made, changed, answers, sizes),), len(rows)
+        return (_gallery(part, made, changed, answers, sizes),), spent
+    return (_table(part, made, changed, answers, sizes),), spent
 
 
 def _gallery(subject: Subject, made: Ball, changed: Tensor, answers: Tensor, sizes: list[float]) -> Gallery:
@@ -72,27 +74,39 @@ def _table(subject: Subject, made: Ball, changed: Tensor, answers: Tensor, sizes
     rows: list[tuple[str | int | float | None, ...]] = []
     before, after = subject.inputs.double(), changed.double()
     moved = torch.where(made.scale > 0, (after - before) / made.scale, 0)
+    effects = _slope(subject) * (after - before)
     for k in range(len(subject)):
         true, answer = (subject.class_names[int(c[k])] for c in (subject.labels, answers))
-        most = moved[k].abs().argsort(descending=True, stable=True)[:FEATURES_SHOWN].tolist()
+        most = effects[k].argsort(stable=True)[:FEATURES_SHOWN].tolist()
         rows += [
             (
                 int(subject.ids[k]),
                 f"{true}, taken for {answer}",
                 made.size(sizes[k]),
                 names[column],
-                float(before[k, column]),
-                float(after[k, column]),
+                f"{float(before[k, column]):.5g}",
+                f"{float(after[k, column]):.5g}",
                 f"{float(moved[k, column]):+.2g} sd",
+                float(effects[k, column]),
             )
             for column in most
         ]
     shown = min(FEATURES_SHOWN, len(names))
     return Table(
         title=f"Smallest changes found that fool the model ({made.norm})",
-        columns=("sample", "answer", f"{made.norm} size", "feature", "before", "after", "change"),
+        columns=("sample", "answer", f"{made.norm} size", "feature", "before", "after", "change", "effect"),
         rows=tuple(rows),
-        caption=f"From the sample easiest to fool to the hardest one fooled, each with its {shown} most changed "
-        "features; sd is the feature's standard deviation."
-        + (" The other features change by as much or less." if shown < len(names) else ""),
+        caption=f"From the sample easiest to fool to the hardest one fooled, each with the {shown} changes that count "
+        "most. sd is the feature's standard deviation; the effect is on the log odds of the true class, to first order "
+        "at the row as it was.",
     )
+
+
+def _slope(subject: Subject) -> Tensor:
+    """Return the gradient of the log odds of each sample's true class at its input; two evaluations each."""
+    assert subject.labels is not None
+    x = subject.inputs.detach().to(subject.device).requires_grad_()
+    with evaluating(subject.model, precise=False), torch.enable_grad():
+        score = log_odds(subject.model(x), subject.labels.to(x.device)).sum()
+        (slope,) = torch.autograd.grad(score, x)
+    return slope.double().cpu()
