@@ -251,9 +251,10 @@ def _why_missing(report: Report, measures: dict[str, Measure], demand: Requireme
     if not any(finding.probe == demand.probe for finding in report.findings):
         return f"the report does not answer the question of the probe {demand.probe}."
     base = demand.measure.partition("[")[0]
-    alike = [name for name in measures if name.partition("[")[0] == base]
+    beside = [m.name for f in report.findings if f.probe == demand.probe for m in (f.measure, *f.measures)]
+    alike = [name for name in beside if name.partition("[")[0] == base]
     hint = nearest(demand.measure, measures)
-    return f"the report has no {demand.measure}; {hint}it has {listed(alike or list(measures))}."
+    return f"the report has no {demand.measure}; {hint}it has {listed(alike or beside)}."
 
 
 def _measures(report: Report) -> list[Measure]:

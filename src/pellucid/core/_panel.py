@@ -80,8 +80,8 @@ class Panel:
         lines += [f"  {_cut(name)}: {_cut(plain(value))}" for name, value in self.facts]
         if self.rows:
             kept = [k for k in range(len(self.columns)) if not any(isinstance(row[k], Spark) for row in self.rows)]
-            cells = [[self.columns[k] for k in kept]]
-            cells += [[_cut(_plain_cell(row[k]), 100) for k in kept] for row in self.rows[:MOST_ROWS]]
+            cells = [[_cut(self.columns[k], 60) for k in kept]]
+            cells += [[_cut(_plain_cell(row[k]), 72) for k in kept] for row in self.rows[:MOST_ROWS]]
             widths = [max(len(row[k]) for row in cells) for k in range(len(kept))]
             lines += ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
         return "\n".join([*lines, *map(_cut, self._all_notes())])
@@ -103,8 +103,9 @@ class Panel:
             cells = []
             for column, cell in enumerate(row):
                 inside = _spark(cell) if isinstance(cell, Spark) else _escaped(_plain_cell(cell))
+                whole = "white-space:nowrap;" if numeric[column] or (dot and not column) else ""
                 side = "right" if numeric[column] else "left"
-                cells.append(f'<td style="{_CELL}text-align:{side}">{dot if not column else ""}{inside}</td>')
+                cells.append(f'<td style="{_CELL}{whole}text-align:{side}">{dot if not column else ""}{inside}</td>')
             body.append(f'<tr style="background:transparent">{"".join(cells)}</tr>')
         return (
             '<div style="overflow-x:auto"><table style="border-collapse:collapse;margin-top:.4em;color:inherit;'
