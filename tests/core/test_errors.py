@@ -30,3 +30,12 @@ def test_everything_the_user_can_put_right_is_a_pellucid_error():
     errors = [value for name, value in vars(core).items() if isinstance(value, type) and issubclass(value, Exception)]
     assert errors
     assert all(issubclass(error, PellucidError) for error in errors)
+
+
+def test_an_error_is_one_printable_line_of_bounded_length_whatever_it_quotes():
+    text = str(PellucidError("a\n\x1b[2Jb \udcff é" + "x" * 5000 + "end"))
+    assert text.startswith("a\\n\\x1b[2Jb \\udcff éxxx")
+    assert text.endswith("end")
+    assert text.isprintable()
+    assert len(text) < 1000
+    assert str(PellucidError("plain")) == "plain"

@@ -21,11 +21,13 @@ from torch.testing import assert_close
 
 from pellucid.core import (
     DataError,
+    path_kind,
     read_arrays,
     read_image,
     read_json,
     read_tensors,
     read_text,
+    read_toml,
     sniff,
     write_atomic,
     write_json,
@@ -451,3 +453,74 @@ def test_a_written_file_has_the_usual_permissions(tmp_path):
 def test_writing_into_a_missing_folder_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_atomic(tmp_path / "absent" / "a", "text")
+
+
+# -- TOML and paths -----------------------------------------------------------------------------------------------
+
+
+def test_toml_is_read_whole(tmp_path):
+    path = tmp_path / "a.toml"
+    text = 'x = "a.b.c = d"\n[deep.er]\ny = [[0.1, 0.2], [0.3, 0.4]]\nz = {a.b = 1}\n'
+    path.write_text(text, encoding="utf-8")
+    assert read_toml(path) == {"x": "a.b.c = d", "deep": {"er": {"y": [[0.1, 0.2], [0.3, 0.4]], "z": {"a": {"b": 1}}}}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = " + "[" * 5000, "nested more than 32 deep"),
+        ("a" + ".a" * 50_000 + " = 1", "nested more than 32 deep"),
+        ("[a" + ".a" * 50_000 + "]", "nested more than 32 deep"),
+        ("x = {a" + ".a" * 50_000 + " = 1}", "nested more than 32 deep"),
+        ("x = " + "[" * 40 + "]" * 40, "nested more than 32 deep"),
+        ("x = " + "9" * 9000, "is not TOML"),
+        ("x", "is not TOML"),
+        ("#" * (2**20 + 1), "more than the 1,048,576 allowed"),
+    ],
+    ids=["lists", "keys", "header", "inline", "a-bit-deep", "digits", "syntax", "size"],
+)
+def test_hostile_toml_is_refused_at_once(tmp_path, text, message):
+    path = tmp_path / "a.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        read_toml(path)
+
+
+def test_the_kind_of_a_path_is_told_without_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    assert path_kind(tmp_path) == "folder"
+    assert path_kind(tmp_path / "file") == "file"
+    assert path_kind("/dev/null") == "other"
+    for absent in (tmp_path / "no", tmp_path / "loop", "x" * 5000, "a\0b"):
+        assert path_kind(absent) is None
+
+
+def test_a_zip_with_an_endless_table_of_contents_is_refused(tmp_path):
+    path = tmp_path / "many.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for k in range(30):
+            archive.writestr(f"{k}" * 30_000, b"")
+    content = path.read_bytes()
+    start = content.index(b"PK\x01\x02")
+    end = content.rindex(b"PK\x05\x06")
+    many = content[start:end] * 6
+    record = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 180, 180, len(many), start, 0)
+    path.write_bytes(content[:start] + many + record)
+    with pytest.raises(DataError, match="lists more than 10,000 members"):
+        sniff(path)
+    large = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 180, 180, len(many), start)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, start + len(many), 1)
+    record = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 2**16 - 1, 2**16 - 1, 2**32 - 1, 2**32 - 1, 0)
+    path.write_bytes(content[:start] + many + large + locator + record)
+    with pytest.raises(DataError, match="lists more than 10,000 members"):
+        sniff(path)
+
+
+def test_what_was_packed_to_do_harm_is_refused(tmp_path):
+    np.savez_compressed(tmp_path / "zeros.npz", x=np.zeros(70 * 2**20, np.uint8))
+    with pytest.raises(DataError, match=r"unpacks from .* as no sound file does"):
+        read_arrays(tmp_path / "zeros.npz")
+    Image.new("1", (5000, 5000)).save(tmp_path / "blank.png")
+    with pytest.raises(DataError, match=r"5000 x 5000 pixels in .* as no sound image does"):
+        read_image(tmp_path / "blank.png")

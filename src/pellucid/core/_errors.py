@@ -5,9 +5,21 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_HEAD, _TAIL = 600, 300  # characters of an error that are kept when what it quotes is endless
+
 
 class PellucidError(Exception):
-    """Something the caller can put right; its text says what was wrong, where, and what to do."""
+    """Something the caller can put right; its text says what was wrong, where, and what to do.
+
+    The text is one printable line of at most 1,000 characters, whatever a file's names or a path put into it: nothing
+    that a terminal would obey, and no name that fills the screen.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if not text.isprintable():
+            text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        return text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} ... {text[-_TAIL:]}"
 
 
 class ModelError(PellucidError):

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import secrets
 import stat
+import struct
+import tomllib
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -32,6 +35,12 @@ T = TypeVar("T")
 
 _MAX_HEADER = 100 * 2**20  # bytes of a safetensors header, the limit of the format's own library
 _MAX_MEMBERS = 10_000  # arrays in one npz
+_MAX_DIRECTORY = 4 * 2**20  # bytes of a zip's table of contents; every entry of it becomes an object
+_MAX_TOML = 2**20  # bytes
+_MAX_KEYS = 32  # tables inside one another, in TOML
+# What unpacks to more than this and to so many times its size on disk was packed to do harm. Deflate reaches 1,032.
+_BOMB_BYTES, _BOMB_RATIO = 64 * 2**20, 200
+_BOMB_PIXELS, _BOMB_PIXEL_RATIO = 12_000_000, 100
 # Formats that only hold pixels. Pillow can open more, but some of them start other programs.
 _IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _ITEM_BYTES = {
@@ -77,6 +86,7 @@ _MAGIC: tuple[tuple[bytes, Format], ...] = (
 
 
 def _sniff_zip(path: Path) -> Format:
+    _check_directory(path)
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -85,6 +95,23 @@ def _sniff_zip(path: Path) -> Format:
     if any(name.endswith("data.pkl") for name in names):
         return "torch-zip"
     return "npz" if names and all(name.endswith(".npy") for name in names) else "zip"
+
+
+def _check_directory(path: Path) -> None:
+    """Refuse a zip with an endless table of contents, before the library makes an object of every entry."""
+    with _opened(path) as file:
+        file.seek(max(0, _size(path) - 2**16 - 22))
+        tail = file.read()
+        at = tail.rfind(b"PK\x05\x06")
+        if at < 0 or len(tail) < at + 22:
+            return
+        length = struct.unpack("<L", tail[at + 12 : at + 16])[0]
+        if length == 2**32 - 1 and at >= 20:  # the real numbers of a large zip stand before this record
+            file.seek(struct.unpack("<Q", tail[at - 12 : at - 4])[0])
+            record = file.read(56)
+            length = struct.unpack("<Q", record[40:48])[0] if len(record) == 56 else 0
+    if length > _MAX_DIRECTORY:
+        raise DataError(f"{path} lists more than {_MAX_MEMBERS:,} members, as no file of arrays or weights does")
 
 
 def _sniff_text(head: bytes) -> Format:
@@ -104,6 +131,19 @@ def _decodes(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def path_kind(path: PathLike) -> Literal["file", "folder", "other"] | None:
+    """Tell what lies at a path; None if nothing does, or if the system cannot have such a path at all.
+
+    Unlike `Path.exists` and `Path.is_dir` it never raises: not for names that are too long, links that lead in a
+    circle, or folders that may not be looked into.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return None
+    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
 
 
 # -- reading ------------------------------------------------------------------------------------------------------
@@ -129,6 +169,36 @@ def read_json(path: PathLike, kind: type[T] | Any = Any, *, max_bytes: int = 64 
     except (msgspec.MsgspecError, RecursionError) as error:
         raise DataError(f"{path} is not the JSON it should be: {first_line(error)}") from None
     return decoded
+
+
+def read_toml(path: PathLike, *, max_bytes: int = _MAX_TOML) -> dict[str, Any]:
+    """Return the content of a TOML file.
+
+    Raises:
+        DataError: missing, larger than `max_bytes`, not TOML, or with tables nested more than 32 deep.
+    """
+    text = read_text(path, max_bytes=max_bytes)
+    # The library's time grows with the square of a dotted key's parts.
+    before_value = re.findall(r"[^=,{\n]*=|^[ \t]*\[[^\],\n]*\]", text, re.MULTILINE)
+    if any(key.count(".") > _MAX_KEYS for key in before_value):
+        raise DataError(f"{path} has tables nested more than {_MAX_KEYS} deep")
+    try:
+        content = tomllib.loads(text)
+    except RecursionError:
+        raise DataError(f"{path} has tables nested more than {_MAX_KEYS} deep") from None
+    except ValueError as error:  # also of a number with more digits than Python converts
+        raise DataError(f"{path} is not TOML: {first_line(error)}") from None
+    level: list[Any] = [content]
+    for _ in range(_MAX_KEYS):
+        level = [child for parent in level for child in _children(parent)]
+    if level:
+        raise DataError(f"{path} has tables nested more than {_MAX_KEYS} deep")
+    return content
+
+
+def _children(value: Any) -> list[Any]:
+    held = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [child for child in held if isinstance(child, dict | list)]
 
 
 def read_tensors(path: PathLike, *, max_bytes: int = 4 * 2**30) -> dict[str, Tensor]:
@@ -230,9 +300,11 @@ def read_arrays(path: PathLike, *, max_bytes: int = 4 * 2**30) -> dict[str, np.n
 
 
 def _check_members(path: Path, members: list[zipfile.ZipInfo], max_bytes: int) -> None:
-    total = sum(member.file_size for member in members)
+    total, held = sum(member.file_size for member in members), _size(path)
     if total > max_bytes:
         raise DataError(f"{path} unpacks to {total:,} bytes, more than the {max_bytes:,} allowed")
+    if total > max(_BOMB_BYTES, _BOMB_RATIO * held):
+        raise DataError(f"{path} unpacks from {held:,} to {total:,} bytes, as no sound file does; save it unpacked")
     if len(members) > _MAX_MEMBERS or len({member.filename for member in members}) < len(members):
         raise DataError(f"{path} holds {len(members):,} arrays, with repeated names or more than {_MAX_MEMBERS:,}")
 
@@ -276,6 +348,9 @@ def read_image(path: PathLike, *, max_pixels: int = 64_000_000) -> np.ndarray:
                 width, height = image.size
                 if width * height > max_pixels:
                     raise DataError(f"{path} has {width} x {height} pixels, more than the {max_pixels:,} allowed")
+                samples, held = width * height * len(image.getbands()), _size(path)
+                if width * height > _BOMB_PIXELS and samples > _BOMB_PIXEL_RATIO * held:
+                    raise DataError(f"{path} has {width} x {height} pixels in {held:,} bytes, as no sound image does")
                 return _to_uint8(image, path)
     except UnidentifiedImageError:
         raise DataError(f"{path} is no image that can be read; PNG and JPEG work") from None
@@ -295,7 +370,8 @@ def _to_uint8(image: Any, path: Path) -> np.ndarray:
         return (values.astype(np.uint16) >> 8).astype(np.uint8)
     if image.mode == "F":
         raise DataError(f"{path} has floating point pixels; save it with 8 bits per channel")
-    pixels: np.ndarray = np.array(image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB"))
+    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+    pixels: np.ndarray = np.array(image if image.mode == mode else image.convert(mode))
     return pixels
 
 

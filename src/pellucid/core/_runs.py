@@ -234,8 +234,10 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
         manifest: Any = read_json(path / _MANIFEST)
     except DataError as error:
         raise RunError(f"{path} has a damaged manifest; restore it or choose another folder ({error})") from None
-    ours = isinstance(manifest, dict) and {"pellucid", "schema", "version", "status"} <= set(manifest)
-    return manifest if ours and isinstance(manifest["schema"], int) else None
+    if not isinstance(manifest, dict) or type(manifest.get("schema")) is not int:
+        return None
+    ours = all(isinstance(manifest.get(key), str) for key in ("pellucid", "version", "status"))
+    return manifest if ours and isinstance(manifest.get("durations", {}), dict) else None
 
 
 def _identity() -> dict[str, Any]:
