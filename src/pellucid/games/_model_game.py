@@ -17,6 +17,7 @@ from ._size_curve import one_sample
 _ELEMENTS_PER_BATCH = {"cpu": 1 << 17, "cuda": 1 << 23}
 _MOST_ROWS = {"cpu": 1024, "cuda": 8192}
 _SCORED_TOGETHER = 4096
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _batch_size(size: int, device: torch.device) -> int:
@@ -89,6 +90,7 @@ class ModelGame:
             axes = self._baseline.shape[own:]
             rows = (self._lead[0], 1) if self.players.backgrounds else (1, len(self._baseline) if own else 1)
             self._baseline = self._baseline.reshape(*rows, *(1,) * (len(self._one) - len(axes)), *axes)
+        self._bits = self._as_bits()
 
     @property
     def n_players(self) -> int:
@@ -107,15 +109,27 @@ class ModelGame:
         parameters = self.model.parameters() if isinstance(self.model, nn.Module) else ()
         return next((p.dtype for p in parameters if p.is_floating_point()), torch.get_default_dtype())
 
+    def _as_bits(self) -> tuple[Tensor, Tensor] | None:
+        """Return the bits in which the input differs from the baseline, and the baseline's, where that pays.
+
+        On a CPU, baseline ^ (present * (input ^ baseline)) chooses five times faster than `torch.where`, as exactly.
+        """
+        integer = _INTEGERS.get(self._x.element_size())
+        if self._x.device.type != "cpu" or self._x.is_complex() or integer is None or self.cost > 1 or self._batched:
+            return None
+        single = self._baseline.ndim > len(self._one)  # one background, with an axis of its own
+        baseline = (self._baseline[0] if single else self._baseline).view(integer)
+        return self._x.view(integer) ^ baseline, baseline
+
     def masked(self, keep: Bool[Tensor, "c n"]) -> Tensor:
         """Return the inputs that the model sees for these coalitions, `(c, ...)`.
 
         A game with a cost above 1 has that many inputs per coalition: the backgrounds in turn, and for each
         background the inputs of the batch.
         """
-        return self._masked(keep, self._baseline)
+        return self._masked(keep)
 
-    def _masked(self, keep: Tensor, baseline: Tensor) -> Tensor:
+    def _masked(self, keep: Tensor, baseline: Tensor | None = None) -> Tensor:
         mask = keep.to(self._x.device)
         if self._cells is not None:  # rows of pixels are copied whole: many times faster than pixel by pixel
             grid, rows, columns = self._cells
@@ -124,6 +138,11 @@ class ModelGame:
             if self._fixed is not None:  # owners -2 and -1 index these two columns from the end
                 mask = torch.cat([mask, self._fixed.expand(len(mask), 2)], dim=1)
             mask = mask[:, self._owner]
+        if self._bits is not None and baseline is None:
+            difference, base = self._bits
+            shown = (mask.view(len(mask), *self._shape).to(base.dtype) * difference).bitwise_xor_(base)
+            return shown.view(self._x.dtype)
+        baseline = self._baseline if baseline is None else baseline
         if self._lead == (1, 1) and not self._batched:
             return torch.where(mask.view(len(mask), *self._shape), self._x, baseline)
         shown = torch.where(mask.view(len(mask), 1, 1, *self._shape), self._x, baseline)
@@ -134,7 +153,7 @@ class ModelGame:
         # Not inference mode: a model that keeps a tensor from this call could never be trained again.
         with evaluating(self.model), torch.no_grad():
             together = max(_SCORED_TOGETHER, self.batch_size) // self.cost
-            parts = [self._worth(rows, self._baseline) for rows in torch.split(keep, max(1, together))]
+            parts = [self._worth(rows) for rows in torch.split(keep, max(1, together))]
         values = (torch.cat(parts) if len(parts) > 1 else parts[0]).to(keep.device)
         if not bool(values.isfinite().all()):
             self._blame(keep, values)
@@ -164,7 +183,7 @@ class ModelGame:
         with evaluating(self.model), torch.enable_grad():
             return self._worth(keep, shown).to(keep.device)
 
-    def _worth(self, keep: Tensor, baseline: Tensor) -> Tensor:
+    def _worth(self, keep: Tensor, baseline: Tensor | None = None) -> Tensor:
         """Values of several batches; scoring them together costs less than one by one."""
         step = max(1, self.batch_size // self.cost)
         z = [self._logits(self._masked(rows, baseline)) for rows in torch.split(keep, step)]
