@@ -1,6 +1,7 @@
 """Data sets: where they come from, how they are checked, how a few samples are drawn."""
 
 from ._arrays import Arrays
+from ._augment import Augment
 from ._cifar import CIFAR10
 from ._download import DOWNLOADS, NAMED, download, verify
 from ._facts import Facts
@@ -22,6 +23,7 @@ __all__ = [
     "SOURCES",
     "AnySource",
     "Arrays",
+    "Augment",
     "BreastCancer",
     "Digits",
     "Facts",

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, inspect
 
 from pellucid.core import RecipeError, read_text
-from pellucid.data import Arrays, FashionMNIST, ImageFolder, SyntheticImages, SyntheticTable
+from pellucid.data import AnySource, Augment
 from pellucid.nn.models import AlexNetSettings, SmallCNNSettings
 
 from ._attack import AttackSettings
@@ -48,6 +48,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         model, data, objective, weighting, optimizer, schedule: tables whose `kind` picks from `nn.models.MODELS`,
             `data.SOURCES`, `OBJECTIVES`, `WEIGHTINGS`, `OPTIMIZERS` and `SCHEDULES`; their other keys are its settings.
         limit: at most so many training samples, equally many per class; the same ones whatever the seed.
+        augment: how training images are mirrored and shifted at random; not at all if not given.
         test: what is measured at the end.
         precision: "bf16" computes the objective under autocast.
         seed: root of all randomness.
@@ -57,9 +58,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
     epochs: Annotated[int, Meta(ge=1)]
     model: SmallCNNSettings | AlexNetSettings
-    data: FashionMNIST | ImageFolder | Arrays | SyntheticImages | SyntheticTable
+    data: AnySource
     batch_size: Annotated[int, Meta(ge=1)] = 128
     limit: Annotated[int, Meta(ge=1)] | None = None
+    augment: Augment = Augment()
     objective: Standard | Adversarial | InteractionOrder = Standard()
     weighting: FixedWeighting = FixedWeighting()
     optimizer: Adam | SGD = Adam()

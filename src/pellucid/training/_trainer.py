@@ -143,7 +143,10 @@ class _Training:
 
     def _forward(self, rows: Tensor, rng: Stream) -> tuple[Mapping[str, Tensor], Tensor]:
         ids = self.data.ids[rows]
-        batch = Batch(unit(self.data.inputs[rows]), self.data.labels[rows], ids)
+        inputs = unit(self.data.inputs[rows])
+        if self.recipe.augment:
+            inputs = self.recipe.augment(inputs, rng=rng.child("augment").at(ids.cpu()))
+        batch = Batch(inputs, self.data.labels[rows], ids)
         device = self.parallel.device
         half = torch.autocast(device.type, torch.bfloat16) if self.recipe.precision == "bf16" else nullcontext()
         # Dropout layers take torch's global randomness: it is forked, and seeded by the step and the process.
@@ -216,6 +219,8 @@ def _check_fit(recipe: Recipe, model: nn.Module, data: Dataset, parallel: Parall
             f"batch_size is {recipe.batch_size}, which {parallel.world} processes cannot share equally; "
             f"use {recipe.batch_size // parallel.world * parallel.world or parallel.world}"
         )
+    if recipe.augment and data.inputs.ndim != 4:
+        raise RecipeError(f"augment changes images, but {data.name} has inputs of shape {tuple(data.inputs.shape[1:])}")
     if data.class_names and int(data.labels.max()) >= len(data.class_names):
         raise RecipeError(f"{data.name} has the label {int(data.labels.max())} but {len(data.class_names)} classes")
     try:

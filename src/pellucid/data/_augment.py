@@ -1,0 +1,55 @@
+"""Random changes of training images that leave their class as it is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import torch
+from jaxtyping import Float
+from msgspec import Meta
+from torch import Tensor
+from torch.nn import functional as F
+
+from pellucid.core import Stream
+
+
+class Augment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Mirrors and shifts images at random: what a sample becomes depends on the stream and its id alone.
+
+    Args:
+        flip: mirror left and right, each image with probability 1/2.
+        crop: pixels of black added on each side, from which a window of the old size is cut anywhere; 0 for none.
+
+    Example:
+        >>> x = torch.arange(4.0).reshape(1, 1, 2, 2)
+        >>> Augment(flip=True)(x, rng=Stream(1).at([0])).flatten().tolist()
+        [1.0, 0.0, 3.0, 2.0]
+    """
+
+    flip: bool = False
+    crop: Annotated[int, Meta(ge=0)] = 0
+
+    def __bool__(self) -> bool:
+        """Whether anything is changed."""
+        return self.flip or self.crop > 0
+
+    def __call__(self, x: Float[Tensor, "b c h w"], *, rng: Stream) -> Float[Tensor, "b c h w"]:
+        """Return changed images of the same shape.
+
+        Args:
+            x: images.
+            rng: bound to the samples' ids.
+        """
+        count, _, height, width = x.shape
+        device = x.device
+        rows, columns = torch.arange(height, device=device)[None], torch.arange(width, device=device)[None]
+        if self.flip:
+            mirrored = rng.child("flip").integers(2, (count, 1), device=device).bool()
+            columns = torch.where(mirrored, columns.flip(1), columns)
+        if self.crop:
+            x = F.pad(x, [self.crop] * 4)
+            shift = rng.child("crop").integers(2 * self.crop + 1, (count, 2), device=device)
+            rows, columns = rows + shift[:, :1], columns + shift[:, 1:]
+        picked = torch.arange(count, device=device)[:, None, None]
+        return x.permute(0, 2, 3, 1)[picked, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
