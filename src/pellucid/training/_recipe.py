@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, inspect
 
-from pellucid.core import RecipeError, read_text
+from pellucid.core import DataError, RecipeError, path_kind, read_toml
 from pellucid.data import AnySource, Augment
 from pellucid.nn.models import AlexNetSettings, SmallCNNSettings
 
@@ -84,9 +84,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """
         file = find_recipe(path)
         try:
-            raw = tomllib.loads(read_text(file))
-        except tomllib.TOMLDecodeError as error:
-            raise RecipeError(f"{file} is not TOML: {error}") from None
+            raw = read_toml(file)
+        except DataError as error:
+            raise RecipeError(str(error)) from None
         return cls.parse(raw, overrides=overrides)
 
     @classmethod
@@ -123,7 +123,7 @@ def find_recipe(path: str | Path) -> Path:
         RecipeError: there is neither.
     """
     file = Path(path)
-    if file.is_file():
+    if path_kind(file) == "file":
         return file
     shipped = shipped_recipes()
     if str(path) in shipped:
@@ -150,7 +150,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
             raise RecipeError(f"--set {override}: {'.'.join(keys[: depth + 1])} is a value, not a table")
     try:
         table[keys[-1]] = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         table[keys[-1]] = text.strip()  # a word without quotes
 
 
