@@ -118,7 +118,7 @@ BAD_SPECS = {
     "exits": ("net.py:leave", "net.py:leave() raises SystemExit: 1"),
     "no callable": ("net.py:number", "net.py:number is int, not a function or class"),
     "missing weights": ("net.py:Net@absent.safetensors", "absent.safetensors does not exist"),
-    "weights alone": ("w.safetensors", "holds no architecture; give file.py:factory@weights.safetensors"),
+    "weights alone": ("w.safetensors", "holds no architecture; give file.py:factory@w.safetensors"),
 }
 
 

@@ -1,45 +1,58 @@
-"""From what a user types to a model: a shipped name, a training, or a Python file with a factory and weights."""
+"""From what a user types to a model: a shipped name, a training, code of the user, or another library's network."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import re
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
-from pellucid.core import DataError, ModelError, Stream, described, first_line, nearest, read_json, read_tensors, sniff
+from pellucid.core import DataError, ModelError, Stream, first_line, nearest, read_json, read_tensors, sniff
 from pellucid.nn.models import build
 
 from ._card import Card
+from ._code import from_file, from_module
+from ._libraries import PRETRAINED, from_timm, from_torchvision, from_transformers, torchvision_weights
 from ._loaded import Loaded
+from ._weights import fill, read_weights
 
 _WEIGHTS = Path(__file__).parent / "weights"
 
-_FILE_SPEC = re.compile(r"(?P<file>.+\.py):(?P<factory>[^@:]+)(@(?P<weights>.+))?", re.DOTALL)
-_NAMED = 3  # how many names an error lists before "..."
+# A file is told from a module by its ending: drive letters and folders may come before it.
+_FILE = re.compile(r"(?P<file>.+\.py):(?P<factory>[^@:]+)(@(?P<weights>.+))?", re.DOTALL)
+_MODULE = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<factory>[^\W\d]\w*(\.[^\W\d]\w*)*)(@(?P<weights>.+))?")
+_LIBRARY = re.compile(r"(?P<library>timm|torchvision):(?P<name>[^@]+)(@(?P<weights>.+))?", re.DOTALL)
 
 
 def load(spec: str, *, device: torch.device | str = "cpu", trust: bool = False) -> Loaded:
-    """Load the model that `spec` names.
+    """Load the model that `spec` names. Nothing is downloaded unless `spec` says so, and nothing is ever unpickled.
+
+    | `spec` | is |
+    |---|---|
+    | `fashion-standard` | a shipped model |
+    | a folder, or `weights.safetensors` with its card | what `pellucid train` wrote or exported |
+    | `path/to/file.py:factory` | a Python file, which is run |
+    | `package.module:factory` | an importable module, which is imported |
+    | `timm:NAME`, `torchvision:NAME` | a network of that library |
+    | `hf:FOLDER` | an image classifier in Hugging Face's layout, with safetensors |
+
+    A factory is a function or class that is called without arguments and returns a network, a fitted scikit-learn
+    estimator, a function of a batch, or a `Loaded`; a ready object serves too. After a factory or a name, `@weights`
+    loads safetensors or a state dict (`.pt`, `.pth`, `.bin`); `@pretrained` lets timm or torchvision take the weights
+    they publish, from their cache or from the network.
 
     Args:
-        spec: a shipped name such as `fashion-standard`; a folder that `pellucid train` filled, or the `.safetensors`
-            file it exported with its card beside it; `file.py:factory`, where `factory` is a function or class that
-            is called without arguments and returns the network; or `file.py:factory@weights.safetensors`. The Python
-            file is run: name only files you trust. Weights are never unpickled.
+        spec: see the table. Name only Python files and modules that you trust: their code runs.
         device: where to put it.
-        trust: open what may run code when opened.
+        trust: open a model file even if it may run code when opened.
 
     Raises:
         ModelError: in one sentence, what is missing or does not fit.
+        MissingExtra: the library is not installed; the text is the install line.
 
     Example:
         >>> from pellucid import models
@@ -47,14 +60,59 @@ def load(spec: str, *, device: torch.device | str = "cpu", trust: bool = False) 
         ...     model = models.load(name).model
     """
     place = _device(device)
-    match = _FILE_SPEC.fullmatch(spec)
     try:
-        if match is None:
-            trained = None if spec in SHIPPED else _trained(spec)
-            return _load_shipped(spec, place) if trained is None else _load_trained(trained, place)
-        return _load_file(Path(match["file"]), match["factory"], match["weights"], place)
+        if spec in SHIPPED:
+            return _load_shipped(spec, place)
+        if match := _FILE.fullmatch(spec):
+            return _load_code(match, place)
+        if match := _LIBRARY.fullmatch(spec):
+            return _load_library(match, place)
+        if spec.startswith("hf:"):
+            return _placed(from_transformers(Path(spec.removeprefix("hf:")), place), place)
+        trained = _trained(spec)
+        if trained is not None:
+            return _load_trained(trained, place)
+        if match := _MODULE.fullmatch(spec):
+            return _load_code(match, place)
+        raise ModelError(_unknown(spec))
     except DataError as error:
         raise ModelError(str(error)) from error
+
+
+def _load_code(match: re.Match[str], device: torch.device) -> Loaded:
+    """Load from a file or a module of the user."""
+    parts = match.groupdict()
+    path = None if parts["weights"] is None else Path(parts["weights"])
+    tensors, notes = ({}, ()) if path is None else read_weights(path)  # before any code of the user runs
+    if "file" in parts:
+        loaded = from_file(Path(parts["file"]), parts["factory"], device)
+    else:
+        loaded = from_module(parts["module"], parts["factory"], device)
+    if path is None:
+        return _placed(loaded, device)
+    notes = (*loaded.notes, *notes, *fill(loaded.model, tensors, path))
+    return _placed(replace(loaded, name=f"{loaded.name}@{path.name}", notes=notes), device)
+
+
+def _load_library(match: re.Match[str], device: torch.device) -> Loaded:
+    library, name, weights = match["library"], match["name"], match["weights"]
+    spec = f"{library}:{name}"
+    if weights is None:
+        raise ModelError(
+            f"{spec} has no trained weights by itself; give {spec}@weights.safetensors, or {spec}@pretrained to let "
+            f"{library} take the weights it publishes, which may download them"
+        )
+    published = weights == PRETRAINED or (library == "torchvision" and weights in torchvision_weights(name))
+    tensors, notes = ({}, ()) if published else read_weights(Path(weights))
+    loaded, network = (from_timm if library == "timm" else from_torchvision)(name, weights, device)
+    if not published:
+        notes = (*notes, *fill(network, tensors, Path(weights)))
+    label = weights if published else Path(weights).name
+    return _placed(replace(loaded, name=f"{loaded.name}@{label}", notes=(*loaded.notes, *notes)), device)
+
+
+def _placed(loaded: Loaded, device: torch.device) -> Loaded:
+    return replace(loaded, model=loaded.model.to(device))
 
 
 # -- shipped models -----------------------------------------------------------------------------------------------
@@ -97,133 +155,24 @@ def _load_carded(card: Card, path: Path, remedy: str, device: torch.device) -> L
     settings = {key: value for key, value in card.architecture.items() if key != "kind"}
     with Stream(0).child("models", card.name).forked():
         model = build(str(card.architecture.get("kind")), settings)
-    _fill(model, tensors, path)
+    fill(model, tensors, path)
     return Loaded(model.to(device), card.name, card, card.bounds, card.input_shape, card.class_names)
 
 
 def _unknown(spec: str) -> str:
-    """Say what is wrong with a spec that is neither a shipped name nor `file.py:factory`."""
+    """Say what is wrong with a spec that names nothing."""
     path = Path(spec)
     if path.suffix == ".py":
         return f"{spec} lacks the factory; write {spec}:NAME, a function without arguments that returns a model"
     if path.is_file():
         if sniff(path) in ("pickle", "torch-zip"):
             return (
-                f"{spec} is a pickle, which can run code when opened, and is refused; save the weights as safetensors "
-                "and give file.py:factory@weights.safetensors"
+                f"{spec} is a pickle, which can run code when opened, and is refused as a model; give "
+                f"file.py:factory@{path.name} if it is a state dict"
             )
-        return f"{spec} holds no architecture; give file.py:factory@weights.safetensors"
+        return f"{spec} holds no architecture; give file.py:factory@{path.name}"
     ways = f"give one of {', '.join(SHIPPED)}, or file.py:factory, or a training's folder"
     return f"there is no model {spec!r}; {nearest(spec, SHIPPED)}{ways}"
-
-
-# -- a user's file ------------------------------------------------------------------------------------------------
-
-
-def _load_file(path: Path, factory: str, weights: str | None, device: torch.device) -> Loaded:
-    if not path.is_file():
-        raise ModelError(f"{path} does not exist")
-    tensors = None if weights is None else read_tensors(weights)  # before any code of the user runs
-    with _imports_from(path.resolve().parent), Stream(0).child("models").forked(device):
-        module = _run_file(path)
-        model = _call(getattr(module, factory, None), f"{path}:{factory}", module)
-    name = f"{path.name}:{factory}"
-    if tensors is not None and weights is not None:
-        _fill(model, tensors, Path(weights))
-        name += f"@{Path(weights).name}"
-    return Loaded(model.to(device), name)
-
-
-@contextmanager
-def _imports_from(folder: Path) -> Iterator[None]:
-    """Let a file import its neighbors, and forget them afterwards: another model may have neighbors of equal name."""
-    before, path, silent = set(sys.modules), list(sys.path), sys.dont_write_bytecode
-    sys.path.insert(0, str(folder))
-    sys.dont_write_bytecode = True
-    try:
-        yield
-    finally:
-        sys.path[:], sys.dont_write_bytecode = path, silent
-        for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None)
-            if file and Path(file).resolve().parent == folder:
-                del sys.modules[name]
-
-
-def _run_file(path: Path) -> ModuleType:
-    name = f"pellucid_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None  # noqa: PT018 - a path that ends in .py always has a loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up while the file runs
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise ModelError(f"{path} raises {described(error)} when run") from error
-    return module
-
-
-def _call(factory: object, name: str, module: ModuleType) -> nn.Module:
-    if factory is None:
-        raise ModelError(_no_factory(name, module))
-    if isinstance(factory, nn.Module):
-        return factory
-    if not callable(factory):
-        raise ModelError(f"{name} is {type(factory).__name__}, not a function or class that makes a model")
-    try:
-        model = factory()
-    except (Exception, SystemExit) as error:
-        raise ModelError(f"{name}() raises {described(error)}; it is called without arguments") from error
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"{name}() returns {type(model).__name__}, not a torch.nn.Module")
-    return model
-
-
-def _no_factory(name: str, module: ModuleType) -> str:
-    path, _, factory = name.rpartition(":")
-    own = [
-        key
-        for key, value in vars(module).items()
-        if not key.startswith("_") and getattr(value, "__module__", None) == module.__name__ and callable(value)
-    ]
-    if not own:
-        return f"{path} defines no function or class"
-    return f"{path} has no {factory}; {nearest(factory, own)}it defines {_some(own)}"
-
-
-def _fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Load weights into a model; every tensor must fit.
-
-    A key may be missing when its tensor is tied to one that is there: safetensors stores tied weights once.
-
-    Raises:
-        ModelError: keys are missing, unexpected or of another shape; the first few are named.
-    """
-    state = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
-    wanted = {key: value for key, value in state.items() if not is_lazy(value)}  # lazy layers take any shape
-    filled = {(value.data_ptr(), value.shape) for key, value in wanted.items() if key in tensors and value.numel()}
-    missing = [
-        key
-        for key, value in state.items()
-        if key not in tensors and (is_lazy(value) or (value.data_ptr(), value.shape) not in filled)
-    ]
-    unexpected = [key for key in tensors if key not in state]
-    reshaped = [
-        f"{key} is {tuple(tensors[key].shape)}, not {tuple(value.shape)}"
-        for key, value in wanted.items()
-        if key in tensors and tensors[key].shape != value.shape
-    ]
-    parts = [
-        f"{what} {_some(keys)}"
-        for what, keys in (("lacks", missing), ("has the unexpected", unexpected), ("has other shapes:", reshaped))
-        if keys
-    ]
-    if parts:
-        raise ModelError(f"{path} does not fit the model: it {' and '.join(parts)}")
-    try:
-        model.load_state_dict(dict(tensors), strict=False)
-    except RuntimeError as error:  # a module's own loading hook refused
-        raise ModelError(f"{path} does not fit the model: {described(error)}") from error
 
 
 # -- shared -------------------------------------------------------------------------------------------------------
@@ -237,8 +186,3 @@ def _device(name: torch.device | str) -> torch.device:
         reason = first_line(error).partition(". ")[0]  # torch goes on with a list of all backends
         raise ModelError(f"device {str(name)!r} cannot be used: {reason}") from None
     return device
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:_NAMED])
-    return f"{shown}, ... ({len(names)} in all)" if len(names) > _NAMED else shown
