@@ -81,7 +81,8 @@ class Panel:
         if self.rows:
             kept = [k for k in range(len(self.columns)) if not any(isinstance(row[k], Spark) for row in self.rows)]
             cells = [[_cut(self.columns[k], 60) for k in kept]]
-            cells += [[_cut(_plain_cell(row[k]), 72) for k in kept] for row in self.rows[:MOST_ROWS]]
+            most = {k: 72 for k in kept[:-1]}  # nothing stands to the right of the last column
+            cells += [[_cut(_plain_cell(row[k]), most.get(k, 300)) for k in kept] for row in self.rows[:MOST_ROWS]]
             widths = [max(len(row[k]) for row in cells) for k in range(len(kept))]
             lines += ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
         return "\n".join([*lines, *map(_cut, self._all_notes())])
