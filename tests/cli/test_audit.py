@@ -105,10 +105,18 @@ def test_advice_to_audit_again_works_as_printed(place, capsys):
     assert run("net.py:make", "d.npz", "--samples", "8", "--probe", "bottleneck", "--budget", "2000") == 0
     (finding,) = Report.load(place / "runs/net-make-d").findings
     again = shlex.split(finding.advice.command)
-    assert again[:4] == ["pellucid", "audit", "net.py:make", "d.npz"]
-    assert again[-2:] == ["--out", "runs/net.py-make-bottleneck"]
+    assert again[:6] == ["pellucid", "audit", "net.py:make", "d.npz", "--probe", "bottleneck"]
+    assert again.count("--budget") == 1
     assert main([*again[1:], "--plan"]) == 0
-    assert not (place / again[-1]).exists()  # so nothing is in the way
+
+
+def test_advice_keeps_the_options_that_the_model_and_data_need(place, capsys):
+    options = ("--samples", "8", "--probe", "bottleneck", "--budget", "2000", "--skip-corrupt", "--input-size=1x12x12")
+    assert run("net.py:make", "d.npz", *options) == 0
+    again = shlex.split(Report.load(place / "runs/net-make-d").findings[0].advice.command)
+    assert "--skip-corrupt" in again
+    assert again[again.index("--input-size") + 1] == "1x12x12"
+    assert "--samples" not in again
 
 
 def test_skip_and_quick(place, capsys):
@@ -126,13 +134,41 @@ def test_a_surrogate_is_attacked_for_the_transfer_check(place, capsys):
 
 
 def test_a_used_folder_asks_for_resume_before_any_work(place, capsys):
-    assert run("net.py:make", "d.npz", *FAST) == 0
+    assert run("net.py:make", "d.npz", *FAST, "--out", "a") == 0
     capsys.readouterr()
-    assert run("net.py:make", "d.npz", *FAST) == 2
+    assert run("net.py:make", "d.npz", *FAST, "--out", "a") == 2
     captured = capsys.readouterr()
     assert "--resume" in captured.err
     assert captured.out == ""
-    assert run("net.py:make", "d.npz", *FAST, "--resume") == 0
+    assert run("net.py:make", "d.npz", *FAST, "--out", "a", "--resume") == 0
+
+
+def test_a_second_audit_of_the_same_things_goes_into_a_folder_of_its_own(place, capsys):
+    for folder in ("net-make-d", "net-make-d-2", "net-make-d-3"):
+        assert run("net.py:make", "d.npz", *FAST) == 0
+        assert f"report: {Path('runs') / folder / 'index.html'}" in capsys.readouterr().out
+    reports = [(place / "runs" / f / "report.json").read_bytes() for f in ("net-make-d", "net-make-d-2")]
+    assert reports[0] == reports[1]
+    assert run("net.py:make", "d.npz", *FAST, "--resume") == 0  # the latest one
+    assert "net-make-d-3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("out", "message"), [("net.py/deep", "cannot be written"), ("/proc/none/x", "cannot be written")]
+)
+def test_a_folder_that_cannot_be_made_is_found_before_any_work(place, capsys, out, message):
+    assert message in refused(capsys, "nowhere.py:make", "nowhere", *FAST, "--out", out)
+
+
+def test_looking_at_a_folder_leaves_nothing_behind(place, capsys):
+    assert "nowhere.py" in refused(capsys, "nowhere.py:make", "d.npz", "--out", "out/of/sight")
+
+
+def test_names_in_other_scripts_name_the_folder(place, capsys):
+    (place / "モデル.py").write_text(NET, encoding="utf-8")
+    (place / "d.npz").rename(place / "données.npz")
+    assert run("モデル.py:make", "données.npz", *FAST) == 0
+    assert (place / "runs/モデル-make-données/index.html").is_file()
 
 
 def test_another_audit_in_the_folder_is_not_resumed(place, capsys):
@@ -148,7 +184,7 @@ def test_a_failing_probe_gives_exit_code_1_and_the_others_answer(place, capsys, 
         def __call__(self, *args, **kwargs):
             raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("pellucid.audits._audit.PROBES", {**audits.PROBES, "calibration": Broken()})
+    monkeypatch.setattr("pellucid.audits._plan.PROBES", {**audits.PROBES, "calibration": Broken()})
     assert run("net.py:make", "d.npz", "--probe", "accuracy", "--probe", "calibration") == 1
     captured = capsys.readouterr()
     assert "[failed] calibration: ZeroDivisionError: oops" in captured.out
@@ -159,7 +195,7 @@ def test_a_failing_probe_gives_exit_code_1_and_the_others_answer(place, capsys, 
 def test_the_defaults_are_those_of_the_library():
     defaults = {name: p.default for name, p in inspect.signature(audit).parameters.items()}
     assert defaults["budget"] == audits.DEFAULT_BUDGET
-    assert defaults["samples"] == audits.DEFAULT_SAMPLES
+    assert defaults["drawing"].samples == audits.DEFAULT_SAMPLES
 
 
 # -- bad input ----------------------------------------------------------------------------------------------------
@@ -191,7 +227,6 @@ def refused(capsys, *arguments, fresh=True):
         ("net.py:random", "answers differently"),
         ("net.py:nan", "NaN"),
         ("net.py:wide", "logits of shape"),
-        ("net.py:tensors", "list"),
         ("net.py:color", "cannot read inputs of shape (1, 12, 12)"),
     ],
 )

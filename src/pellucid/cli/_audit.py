@@ -3,41 +3,49 @@
 from __future__ import annotations
 
 import difflib
-import re
 import shlex
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import tyro
 
 from ._console import Advance, bars, say, table, warn
+from ._subject import (
+    DataArgument,
+    Drawing,
+    DrawingOptions,
+    ModelArgument,
+    Reading,
+    ReadingOptions,
+    make_subject,
+    options_text,
+    portable,
+    slug,
+)
 
 if TYPE_CHECKING:
     from pellucid.audits import Event, Plan
-    from pellucid.core import Subject
-    from pellucid.models import Loaded
+    from pellucid.core import Effort, Subject
     from pellucid.reports import Report
 
 
 def audit(
-    model: Annotated[str, tyro.conf.Positional],
-    data: Annotated[str, tyro.conf.Positional],
+    model: ModelArgument,
+    data: DataArgument,
     /,
     *,
+    reading: ReadingOptions = Reading(),  # noqa: B008 - frozen
+    drawing: DrawingOptions = Drawing(),  # noqa: B008 - frozen
     budget: int = 400_000,
-    samples: int = 500,
     probe: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     skip: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
-    seed: int = 0,
-    device: str = "cpu",
     out: Path | None = None,
     resume: bool = False,
     quick: bool = False,
     plan: bool = False,
-    surrogate: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
-    skip_corrupt: bool = False,
 ) -> int:
     """Audit a model on data and write a report.
 
@@ -45,52 +53,45 @@ def audit(
     is. Ctrl-C keeps what was answered; --resume continues it.
 
     Args:
-        model: A shipped model (`pellucid models list`), or FILE.py:FACTORY, or FILE.py:FACTORY@WEIGHTS.safetensors.
-        data: A data set (`pellucid data list`), a folder with one folder of images per class, or a .npz file with
-            the arrays `inputs` and `labels`.
+        model: Which model.
+        data: Which data.
+        reading: How to read the model.
+        drawing: Which samples to draw.
         budget: Model evaluations to spend: one forward of one sample is one, a gradient counts two.
-        samples: How many samples to audit on, drawn evenly from the classes.
         probe: Ask only this question (`pellucid probes list`); may be given several times.
         skip: Leave this question out; may be given several times.
-        seed: Root of all chance: the same seed gives the same report.
-        device: Where to compute: cpu, cuda, cuda:1, ...
-        out: Folder for the report; runs/MODEL-DATA if not given.
-        resume: Continue the interrupted audit in the folder.
+        out: Folder for the report; runs/MODEL-DATA if not given, with -2, -3, ... where an earlier audit is.
+        resume: Continue the interrupted audit in the folder, the latest one if --out is not given.
         quick: Fewer samples, wider intervals: a first look in well under a minute for a small model.
         plan: Only print the plan.
-        surrogate: Another model of the same task, to test whether attacks made on it transfer; may be repeated.
-        skip_corrupt: Leave out images that cannot be read instead of stopping.
     """
     from pellucid import audits
-    from pellucid.core import DataError, RunFolder
+
+    from ._out import output_folder
 
     _check_names(probe, skip)
-    if samples < 1:
-        raise DataError(f"--samples must be at least 1, got {samples}")
-    folder = out if out is not None else Path("runs") / f"{_slug(model)}-{_slug(data)}"
-    if not plan and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        RunFolder.create(folder, kind="audit", resume=resume)  # says what is wrong before any work is done
-    subject = _subject(model, data, samples, seed, device, surrogate, skip_corrupt)
-    made = audits.plan(subject, budget=budget, effort="quick" if quick else "full", probes=probe or None, skip=skip)
+    folder = None if plan else output_folder(out, f"{slug(model)}-{slug(data)}", kind="audit", resume=resume)
+    subject = make_subject(model, data, reading, drawing)
+    effort: Effort = "quick" if quick else "full"
+    made = audits.plan(subject, budget=budget, effort=effort, probes=probe or None, skip=skip)
     _show_plan(subject, made)
-    if plan:
+    if folder is None:
         return 0
     command = _command(
         model,
         data,
-        [f"--budget {budget} --samples {samples} --seed {seed}"]
+        [f"--budget {budget} --samples {drawing.samples} --seed {drawing.seed}"]
         + [f"--probe {name}" for name in probe]
         + [f"--skip {name}" for name in skip]
-        + [f"--surrogate {_portable(name)}" for name in surrogate]
-        + ["--quick"] * quick
-        + ["--skip-corrupt"] * skip_corrupt,
+        + options_text(reading, replace(drawing, samples=Drawing().samples, seed=Drawing().seed))
+        + ["--quick"] * quick,
     )
     try:
         with bars() as advance:
             report = audits.audit(
                 subject,
                 budget=budget,
-                seed=seed,
+                seed=drawing.seed,
                 quick=quick,
                 probes=probe or None,
                 skip=skip,
@@ -120,58 +121,8 @@ def _check_names(probes: tuple[str, ...], skip: tuple[str, ...]) -> None:
         raise PellucidError("no probe is left to run; skip fewer of them")
 
 
-def _subject(
-    model: str, data: str, samples: int, seed: int, device: str, surrogates: tuple[str, ...], skip_corrupt: bool
-) -> Subject:
-    from pellucid import data as sources
-    from pellucid import models
-    from pellucid.core import Stream, Subject
-
-    loaded = models.load(model, device=device)
-    dataset = sources.load(data, split="test", skip_corrupt=skip_corrupt)
-    dataset = sources.sample(dataset, min(samples, len(dataset)), rng=Stream(seed).child("samples"))
-    notes = [dataset.note] if dataset.note else []
-    return Subject(
-        loaded.model,
-        sources.unit(dataset.inputs),
-        dataset.labels,
-        bounds=dataset.bounds,
-        modality=dataset.modality,
-        class_names=dataset.class_names or loaded.class_names,
-        ids=dataset.ids,
-        name=loaded.name,
-        data_name=dataset.name,
-        surrogates={name: models.load(name, device=device).model for name in surrogates},
-        notes=(*notes, *_strangers(loaded, dataset.class_names)),
-        feature_names=dataset.feature_names,
-    )
-
-
-def _strangers(loaded: Loaded, names: tuple[str, ...]) -> list[str]:
-    """Return a note when the data calls the classes otherwise than the model: labels may then mean something else."""
-    known = loaded.class_names
-    if not known or not names or known == names:
-        return []
-    return [
-        f"The model's classes are {', '.join(known)}; the data's are {', '.join(names)}: check that they come in the "
-        "same order, or every accuracy is meaningless."
-    ]
-
-
-def _slug(spec: str) -> str:
-    """Return a spec as part of a folder's name: `nets/my.py:make@w.safetensors` gives `my-make`."""
-    path, _, factory = spec.partition("@")[0].partition(":")
-    words = [Path(path).stem or "data", factory]
-    return re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(word for word in words if word)).strip("-.") or "data"
-
-
-def _portable(spec: str) -> str:
-    """Return a spec without the folders of this machine: an absolute path says nothing to another reader."""
-    return "@".join(Path(part).name if Path(part).is_absolute() else part for part in spec.split("@"))
-
-
 def _command(model: str, data: str, options: list[str]) -> str:
-    return " ".join(["pellucid audit", shlex.quote(_portable(model)), shlex.quote(_portable(data)), *options])
+    return " ".join(["pellucid audit", shlex.quote(portable(model)), shlex.quote(portable(data)), *options])
 
 
 def _show_plan(subject: Subject, made: Plan) -> None:

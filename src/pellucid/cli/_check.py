@@ -111,17 +111,19 @@ def _audited(
     from pellucid.audits import PlanMade
     from pellucid.core import DataError
 
-    from ._audit import _portable, _show_plan, _subject, _watch
+    from ._audit import _show_plan, _watch
+    from ._subject import Drawing, Reading, make_subject, portable
 
     settings = asked.settings
     samples = audits.DEFAULT_SAMPLES if settings.samples is None else settings.samples
     if samples < 1:
         raise DataError(f"the number of samples must be at least 1, got {samples}")
-    subject = _subject(model, data, samples, settings.seed or 0, device, surrogates, skip_corrupt)
+    drawing = Drawing(samples=samples, seed=settings.seed or 0, skip_corrupt=skip_corrupt)
+    subject = make_subject(model, data, Reading(device=device, surrogate=surrogates), drawing)
     options = [
         f"--budget {settings.budget or audits.DEFAULT_BUDGET} --samples {samples} --seed {settings.seed or 0}",
         *(f"--require {shlex.quote(str(demand))}" for demand in asked.demands),
-        *(f"--surrogate {shlex.quote(_portable(name))}" for name in surrogates),
+        *(f"--surrogate {shlex.quote(portable(name))}" for name in surrogates),
         *["--quick"] * bool(settings.quick),
         *["--confident"] * bool(settings.confident),
         *["--skip-corrupt"] * skip_corrupt,
@@ -139,7 +141,7 @@ def _audited(
             asked,
             on_event=watch,
             out=out,
-            command=" ".join(["pellucid check", *(shlex.quote(_portable(spec)) for spec in (model, data)), *options]),
+            command=" ".join(["pellucid check", *(shlex.quote(portable(spec)) for spec in (model, data)), *options]),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -159,4 +160,5 @@ def slug(spec: str) -> str:
     """Return a spec as part of a folder's name: `nets/my.py:make@w.safetensors` gives `my-make`."""
     path, _, factory = spec.partition("@")[0].partition(":")
     words = [Path(path).stem or "data", factory]
-    return re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(word for word in words if word)).strip("-.") or "data"
+    text = unicodedata.normalize("NFC", "-".join(word for word in words if word))
+    return re.sub(r"[^\w.]+", "-", text).strip("-.") or "data"

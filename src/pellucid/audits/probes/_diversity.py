@@ -52,7 +52,7 @@ class FeatureDiversity:
         skip = "" if n > 1 else "needs at least two samples to compare, got 1"
         if not skip and not watchable(subject.model):
             skip = f"{subject.name} has no activation, linear or convolutional layer to watch"
-        return Need(cost, cost, memory=MEMORY + 4 * n * subject.inputs[0].numel(), skip=skip)
+        return Need(cost, cost, memory=min(MEMORY, 64 * 4 * n * subject.inputs[0].numel()), skip=skip)
 
     def __call__(self, subject: Subject, budget: int, rng: Stream, *, on_step: OnStep = silent) -> list[Finding]:
         """Answer in one finding."""
