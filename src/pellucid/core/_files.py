@@ -178,9 +178,10 @@ def read_toml(path: PathLike, *, max_bytes: int = _MAX_TOML) -> dict[str, Any]:
         DataError: missing, larger than `max_bytes`, not TOML, or with tables nested more than 32 deep.
     """
     text = read_text(path, max_bytes=max_bytes)
-    # The library's time grows with the square of a dotted key's parts.
-    before_value = re.findall(r"[^=,{\n]*=|^[ \t]*\[[^\],\n]*\]", text, re.MULTILINE)
-    if any(key.count(".") > _MAX_KEYS for key in before_value):
+    # The library's time grows with the square of a dotted key's parts. Every character is looked at once.
+    keys = [part for part, end in re.findall(r"([^=,{\n]*)([=,{\n]|\Z)", text) if end == "="]
+    headers = re.findall(r"^[ \t]*\[[^\],\n]*\]", text, re.MULTILINE)
+    if any(key.count(".") > _MAX_KEYS for key in (*keys, *headers)):
         raise DataError(f"{path} has tables nested more than {_MAX_KEYS} deep")
     try:
         content = tomllib.loads(text)
