@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import comb
 
 import pytest
@@ -9,19 +10,21 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from pellucid.core import Players, Stream
+from pellucid.core import Players, Stream, Work
 from pellucid.explain import (
     FULL,
+    OFFICIAL,
     QUICK,
     SpectrumSettings,
     bottleneck,
     cost_bottleneck,
     cost_signed_order_curve,
+    exact_bottleneck,
     fit_bottleneck,
     orders_of,
     signed_order_curve,
 )
-from pellucid.games import Features, ModelGame, Patches, log_odds, logit, pair_interactions, table
+from pellucid.games import Features, ModelGame, Patches, learning_strength, log_odds, logit, pair_interactions, table
 
 
 class Scored(nn.Module):
@@ -53,7 +56,9 @@ def ones(count: int, n: int) -> torch.Tensor:
 
 def spectrum(score, n: int, rng: Stream, samples: int = 2):
     y = torch.zeros(samples, dtype=torch.int64)
-    return bottleneck(Scored(score), ones(samples, n), y, Features(fill="zero"), blocks=1, contexts=50, rng=rng)
+    return bottleneck(
+        Scored(score), ones(samples, n), y, Features(fill="zero"), settings=SpectrumSettings(1, 1, 50), rng=rng
+    )
 
 
 def test_pair_weights_give_a_flat_spectrum(rng):
@@ -93,7 +98,7 @@ def test_sampled_agrees_with_the_exact_table(rng):
     model, x = small_cnn(), images(1)
     masker = Patches(3, background=x)
     exact = pair_interactions(table(ModelGame(model, x[0], masker, log_odds(1)))).values
-    found = bottleneck(model, x, torch.tensor([1]), masker, blocks=1, contexts=12, rng=rng)
+    found = bottleneck(model, x, torch.tensor([1]), masker, settings=SpectrumSettings(1, 1, 12), rng=rng)
     assert found.orders.tolist() == list(range(8))
     error = (found.interactions[0] - exact).abs().mean(0)
     # A mean of |error| near the floor, which is what noise of this size shows on average.
@@ -104,20 +109,22 @@ def test_sampled_agrees_with_the_exact_table(rng):
 def test_batch_size_and_company_do_not_matter(rng, monkeypatch):
     model, x, y = small_cnn(), images(4), torch.tensor([0, 1, 2, 0])
     masker = Patches(4, background=x)
-    settings = {"blocks": 1, "contexts": 3}
-    whole = bottleneck(model, x, y, masker, rng=rng, **settings)
-    part = bottleneck(model, x[2:], y[2:], masker, rng=rng.at([2, 3]), **settings)
+    settings = SpectrumSettings(4, 1, 3)
+    whole = bottleneck(model, x, y, masker, settings=settings, rng=rng)
+    part = bottleneck(model, x[2:], y[2:], masker, settings=settings, rng=rng.at([2, 3]))
     assert_close(part.per_sample, whole.per_sample[2:], atol=1e-6, rtol=0)
     assert torch.equal(part.pairs, whole.pairs[2:])
     from pellucid.games import _model_game
 
     monkeypatch.setattr(_model_game, "_batch_size", lambda x, device: 13)
-    assert_close(bottleneck(model, x, y, masker, rng=rng, **settings).per_sample, whole.per_sample, atol=1e-6, rtol=0)
+    assert_close(
+        bottleneck(model, x, y, masker, settings=settings, rng=rng).per_sample, whole.per_sample, atol=1e-6, rtol=0
+    )
 
 
 def test_shapes_intervals_and_heat_map(rng):
     model, x, y = small_cnn(), images(5), torch.tensor([0, 1, 2, 0, 1])
-    found = bottleneck(model, x, y, Patches(4, background=x), blocks=2, contexts=4, rng=rng)
+    found = bottleneck(model, x, y, Patches(4, background=x), settings=SpectrumSettings(1, 2, 4), rng=rng)
     M = len(found.orders)
     assert found.per_sample.shape == found.floor_per_sample.shape == (5, M)
     assert found.interactions.shape == (5, 72, M)
@@ -140,11 +147,102 @@ def test_shapes_intervals_and_heat_map(rng):
 
 
 def test_one_sample_has_no_interval(rng):
-    found = bottleneck(
-        small_cnn(), images(1), torch.tensor([0]), Patches(4, fill="zero"), blocks=1, contexts=2, rng=rng
-    )
+    settings = SpectrumSettings(1, 1, 2)
+    found = bottleneck(small_cnn(), images(1), torch.tensor([0]), Patches(4, fill="zero"), settings=settings, rng=rng)
     assert bool(found.stderr.isnan().all())
     assert bool(found.low.isnan().all())
+
+
+# -- what follows from a spectrum -------------------------------------------------------------------------------------
+
+
+def test_uniform_normalization_integrates_over_the_ratios(rng):
+    model, x, y = small_cnn(), images(3), torch.tensor([0, 1, 2])
+    settings = SpectrumSettings(3, 1, 4, ratios=(0.0, 0.05, 0.1, 0.5, 1.0))
+    masker = Patches(6, background=x)
+    measured = bottleneck(model, x, y, masker, settings=settings, rng=rng)
+    uniform = bottleneck(model, x, y, masker, settings=replace(settings, normalize="uniform"), rng=rng)
+    assert torch.equal(uniform.strength, measured.strength)
+    assert float(uniform.weights.sum()) == pytest.approx(1)
+    assert float(torch.trapezoid(uniform.relative, uniform.ratios)) == pytest.approx(1)
+    assert_close(
+        uniform.relative / measured.relative,
+        torch.full((5,), float(uniform.relative[0] / measured.relative[0])).double(),
+    )
+    center = torch.trapezoid(uniform.strength * uniform.ratios, uniform.ratios) / torch.trapezoid(
+        uniform.strength, uniform.ratios
+    )
+    assert float(uniform.center.value) == pytest.approx(float(center))
+    assert float(uniform.center.low) <= float(center) <= float(uniform.center.high)
+
+
+def test_effective_players_are_found_again(rng):
+    """A spectrum that is the theory curve of 11 players, measured with 30, has 11 effective players."""
+    flat = spectrum(lambda x: x[:, 0] * x[:, 1], 30, rng)
+    curve = learning_strength(11, flat.ratios * 9) * 0.3
+    found = replace(flat, strength=curve, floor=torch.zeros_like(curve))
+    assert found.effective_players() == 11
+    assert replace(found, floor=curve).effective_players() is None
+    assert float(found.theory[0]) == 1
+
+
+def test_wrong_samples_are_left_out_and_counted(rng):
+    model, x = small_cnn(), images(6)
+    right = model(x).argmax(1)
+    y = torch.where(torch.arange(6) % 2 == 0, right, (right + 1) % 3)
+    settings, masker = SpectrumSettings(6, 1, 3, only_correct=True), Patches(4, background=x)
+    found = bottleneck(model, x, y, masker, settings=settings, rng=rng)
+    plain = bottleneck(model, x, y, masker, settings=replace(settings, only_correct=False), rng=rng)
+    assert found.dropped == 3
+    assert_close(found.per_sample, plain.per_sample[::2], atol=1e-6, rtol=0)
+    assert found.evaluations == 6 + plain.evaluations // 2
+    assert cost_bottleneck(masker(x[0]), settings) == 6 + plain.evaluations
+    with pytest.raises(ValueError, match="classifies none of the 6 samples correctly"):
+        bottleneck(model, x, (right + 1) % 3, masker, settings=settings, rng=rng)
+
+
+def test_the_official_settings_are_the_papers(rng):
+    assert (OFFICIAL.samples, OFFICIAL.pairs, OFFICIAL.contexts, OFFICIAL.grid) == (50, 200, 100, 16)
+    assert OFFICIAL.only_correct
+    # 11 orders of 200 pairs with 100 contexts of 4 evaluations, and two end orders once per pair.
+    assert cost_bottleneck(players(16, 16), OFFICIAL) == 50 * (11 * 200 * 100 * 4 + 2 * 4 * 200 + 1)
+    x = images(2)
+    few = replace(OFFICIAL, pairs=5, contexts=3, only_correct=False, ratios=(0.0, 0.5, 1.0))
+    found = bottleneck(small_cnn(), x, torch.tensor([0, 1]), Patches(4, background=x), settings=few, rng=rng)
+    assert found.interactions.shape == (2, 5, 3)
+    assert found.evaluations == 2 * 5 * (3 + 1 + 1) * 4
+
+
+def test_the_exact_spectrum_takes_all_pairs_and_orders(rng):
+    a = torch.tensor([1.0, 2, 3, 4], dtype=torch.float64)
+    steps = []
+    found = exact_bottleneck(
+        Scored(lambda x: (x @ a) ** 3), ones(3, 4), torch.zeros(3, dtype=torch.int64), Features(fill="zero"),
+        rng=rng, on_step=lambda done, total: steps.append((done, total)),
+    )  # fmt: skip
+    assert found.pairs.shape == (3, 6, 2)
+    assert found.orders.tolist() == [0, 1, 2]
+    assert_close(found.relative, torch.tensor([4 / 7, 1, 10 / 7], dtype=torch.float64))
+    assert_close(found.interactions[0, 0], torch.tensor([18.0, 60, 102], dtype=torch.float64))
+    assert found.evaluations == 3 * 16
+    assert steps[-1] == (48, 48)
+    sums = exact_bottleneck(
+        Scored(lambda x: x.sum(1) * 0.1),
+        ones(2, 5).float(),
+        torch.zeros(2, dtype=torch.int64),
+        Features(fill="zero"),
+        rng=rng,
+    )
+    assert bool((sums.strength <= 2 * sums.floor).all())  # rounding is below the floor
+
+
+def test_kept_samples_are_not_measured_again(rng, tmp_path):
+    model, x, y = small_cnn(), images(3), torch.tensor([0, 1, 2])
+    settings, work = SpectrumSettings(3, 1, 3), Work(folder=tmp_path)
+    first = bottleneck(model, x, y, Patches(4, fill="zero"), settings=settings, rng=rng, work=work)
+    again = bottleneck(Scored(lambda x: 1 / 0), x, y, Patches(4, fill="zero"), settings=settings, rng=rng, work=work)
+    assert torch.equal(again.per_sample, first.per_sample)
+    assert again.evaluations == first.evaluations
 
 
 # -- price ----------------------------------------------------------------------------------------------------------
@@ -164,16 +262,14 @@ def test_planned_is_spent(rng):
     steps = []
     for grid in (2, (3, 4), 6):
         masker = Patches(grid, background=x)
-        settings = SpectrumSettings(2, 2, 3)
-        planned = cost_bottleneck(masker(x[0]), settings, ratios=(0, 0.3, 0.5, 1))
+        settings = SpectrumSettings(2, 2, 3, ratios=(0, 0.3, 0.5, 1))
+        planned = cost_bottleneck(masker(x[0]), settings)
         found = bottleneck(
             small_cnn(),
             x,
             torch.tensor([0, 1]),
             masker,
-            ratios=(0, 0.3, 0.5, 1),
-            blocks=2,
-            contexts=3,
+            settings=settings,
             rng=rng,
             on_step=lambda done, total: steps.append((done, total)),
         )
@@ -268,8 +364,8 @@ def test_refusals(rng):
     with pytest.raises(ValueError, match="rng is bound to 3 samples but there are 2 inputs"):
         bottleneck(model, x, torch.tensor([0, 1]), masker, rng=rng.at([1, 2, 3]))
     with pytest.raises(ValueError, match="class 7 is outside the model's classes 0 to 2"):
-        bottleneck(model, x, torch.tensor([7, 7]), masker, blocks=1, contexts=2, rng=rng)
-    found = bottleneck(model, x, torch.tensor([0, 1]), masker, value=logit, blocks=1, contexts=2, rng=rng)
+        bottleneck(model, x, torch.tensor([7, 7]), masker, settings=SpectrumSettings(1, 1, 2), rng=rng)
+    found = bottleneck(model, x, torch.tensor([0, 1]), masker, value=logit, settings=SpectrumSettings(1, 1, 2), rng=rng)
     with pytest.raises(ValueError, match="order 6 was not measured"):
         found.pairs_heatmap(6)
     with pytest.raises(ValueError, match="order 6 was not measured"):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pellucid.core import Stream
-from pellucid.explain import bottleneck, concepts
+from pellucid.explain import SpectrumSettings, bottleneck, concepts
 from pellucid.games import ModelGame, Patches, log_odds, noise_floor, pair_interactions, table
 
 pytestmark = pytest.mark.slow
@@ -43,7 +43,7 @@ def test_spectrum_is_a_shallow_u(digits):
     assert float(relative[0]) > 1.3
     assert 0.4 <= int(relative.argmin()) / 14 <= 0.9
     # The sampled spectrum of the same samples and pairs of neighbors follows the same course.
-    sampled = bottleneck(model, x[1500:1503], y[1500:1503], cells, blocks=2, contexts=12, rng=Stream(0))
+    sampled = bottleneck(model, x[1500:1503], y[1500:1503], cells, settings=SpectrumSettings(3, 2, 12), rng=Stream(0))
     assert float(sampled.relative[0]) > 1.3
     assert bool((sampled.strength > 2 * sampled.floor).all())
 

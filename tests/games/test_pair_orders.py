@@ -16,6 +16,7 @@ from pellucid.games import (
     cost_pair_orders,
     interaction_strength,
     neighbor_blocks,
+    neighbor_pairs,
     pair_interactions,
     pair_orders,
     strength_of,
@@ -238,7 +239,27 @@ def test_blocks_of_small_grids_and_of_features(rng):
     flat = Players(torch.zeros(1, dtype=torch.int64), torch.zeros(1), 8, grid=(2, 4))
     assert neighbor_blocks(flat, blocks=9, rng=rng).shape == (2, 6)
     features = Players(torch.arange(5), torch.zeros(1), 5)
-    assert neighbor_blocks(features, blocks=2, rng=rng).tolist() == [[0, 1, 2, 3, 4]] * 2
+    assert neighbor_blocks(features, blocks=2, rng=rng).tolist() == [[0, 1, 2, 3, 4]]  # there is no other
+
+
+def test_groups_of_features_never_repeat(rng):
+    ten = Players(torch.arange(10), torch.zeros(1), 10)
+    for seed in range(20):
+        groups = neighbor_blocks(ten, blocks=20, rng=rng.child(seed)).tolist()
+        assert len(groups) == len({tuple(group) for group in groups}) == 10  # all that leave one feature out
+        assert len(neighbor_blocks(ten, blocks=3, rng=rng.child(seed))) == 3
+
+
+def test_neighbor_pairs_are_near_and_all_there(rng):
+    players = Players(torch.zeros(1, dtype=torch.int64), torch.zeros(1), 30, grid=(5, 6))
+    expected = {
+        (a, b) for a in range(30) for b in range(a + 1, 30) if abs(a // 6 - b // 6) <= 2 and abs(a % 6 - b % 6) <= 2
+    }
+    assert {tuple(p) for p in neighbor_pairs(players, 1000, rng=rng).tolist()} == expected
+    few = neighbor_pairs(players, 7, rng=rng).tolist()
+    assert len(few) == len({tuple(p) for p in few}) == 7
+    features = Players(torch.arange(5), torch.zeros(1), 5)
+    assert len(neighbor_pairs(features, 99, rng=rng)) == 10
 
 
 def test_strength_keeps_its_budget(rng):

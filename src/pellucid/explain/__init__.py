@@ -3,23 +3,24 @@
 from ._bottleneck import (
     DEFAULT_RATIOS,
     FULL,
+    OFFICIAL,
     QUICK,
-    BottleneckSpectrum,
-    SignedCurve,
     SpectrumSettings,
     bottleneck,
     cost_bottleneck,
-    cost_signed_order_curve,
+    exact_bottleneck,
     fit_bottleneck,
     orders_of,
-    signed_order_curve,
 )
 from ._concepts import Concepts, Pattern, concepts, cost_concepts
 from ._explanations import Explanation, ExplanationSettings, check_explanation, cost_explanation, explanations
+from ._signed_orders import SignedCurve, cost_signed_order_curve, signed_order_curve
+from ._spectrum import BottleneckSpectrum
 
 __all__ = [
     "DEFAULT_RATIOS",
     "FULL",
+    "OFFICIAL",
     "QUICK",
     "BottleneckSpectrum",
     "Concepts",
@@ -35,6 +36,7 @@ __all__ = [
     "cost_concepts",
     "cost_explanation",
     "cost_signed_order_curve",
+    "exact_bottleneck",
     "explanations",
     "fit_bottleneck",
     "orders_of",

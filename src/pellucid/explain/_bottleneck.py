@@ -1,33 +1,34 @@
-"""Which interaction complexities has a network learned? The order spectrum of arXiv:2111.06236 and its cheap fallback.
+"""Which interaction complexities has a network learned? The order spectrum of arXiv:2111.06236.
 
 The strength of order m is S^m = mean over samples and pairs of |I^m(i,j)|, with I^m(i,j) the mean of
-v(S+i+j) - v(S+i) - v(S+j) + v(S) over the contexts S of m other players. J^m is S^m divided by its mean over the
-measured orders.
+v(S+i+j) - v(S+i) - v(S+j) + v(S) over the contexts S of m other players. J^m is S^m divided by its mean over orders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import floor
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from math import floor, pi, sqrt
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pellucid.core import Masker, Model, OnStep, Players, Stream, bootstrap, silent
+from pellucid.core import ALONE, Masker, Model, OnStep, Players, Stream, Work, silent
 from pellucid.games import (
     ModelGame,
-    PairOrders,
     ValueOf,
-    bin_sizes,
     cost_pair_orders,
-    cost_size_curve,
     log_odds,
     neighbor_blocks,
+    neighbor_pairs,
+    pair_interactions,
     pair_orders,
-    size_curve,
+    table,
 )
+
+from ._samples import check_samples, predicted
+from ._spectrum import BottleneckSpectrum, Measured, Normalize, spectrum_of
 
 DEFAULT_RATIOS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 """The paper's orders as shares of n - 2: denser at the ends."""
@@ -35,21 +36,39 @@ DEFAULT_RATIOS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 
 
 @dataclass(frozen=True)
 class SpectrumSettings:
-    """How much of a spectrum to sample.
+    """How much of a spectrum to sample, and how.
 
     Args:
         samples: inputs.
-        blocks: groups of 3 x 3 neighboring cells per input; each has 36 pairs.
+        blocks: groups of 3 x 3 neighboring cells per input; each has 36 pairs that share their contexts.
         contexts: contexts per pair and order.
+        pairs: instead of blocks, so many pairs of cells at most two apart per input, each with contexts of its own.
+        ratios: orders as shares of n - 2.
+        only_correct: leave out the samples that the model classifies wrongly.
+        normalize: what J^m divides by: "measured", the plain mean over the measured orders, or "uniform", the mean over
+            the range of orders by the trapezoid rule.
+        grid: cells per side that the settings are meant for; None: the masker decides.
     """
 
     samples: int
     blocks: int
     contexts: int
+    _: KW_ONLY
+    pairs: int | None = None
+    ratios: Sequence[float] = DEFAULT_RATIOS
+    only_correct: bool = False
+    normalize: Normalize = "measured"
+    grid: int | None = None
 
 
 QUICK = SpectrumSettings(16, 1, 20)
 FULL = SpectrumSettings(32, 2, 24)
+OFFICIAL = SpectrumSettings(50, 0, 100, pairs=200, only_correct=True, grid=16)
+"""The settings of the authors' code for CIFAR-10: 200 pairs with 100 contexts each, on a grid of 16 x 16 cells.
+
+Their end orders repeat one context 100 times and their pairs at the border are drawn more often; here an end order is
+computed once, and all pairs are drawn alike, without replacement.
+"""
 _LADDER = (
     QUICK,
     SpectrumSettings(20, 1, 20),
@@ -75,23 +94,25 @@ def orders_of(n_players: int, ratios: Sequence[float] = DEFAULT_RATIOS) -> tuple
     return tuple(sorted({floor((n_players - 2) * r + 1e-9) for r in ratios}))
 
 
-def _groups(players: Players, blocks: int) -> list[int]:
-    return [len(group) for group in neighbor_blocks(players, blocks=blocks, rng=Stream(0))]
+def _groups(players: Players, settings: SpectrumSettings, rng: Stream) -> Int[Tensor, "groups g"]:
+    if settings.pairs is not None:
+        return neighbor_pairs(players, settings.pairs, rng=rng)
+    return neighbor_blocks(players, blocks=settings.blocks, rng=rng)
 
 
-def cost_bottleneck(
-    players: Players, settings: SpectrumSettings = FULL, *, ratios: Sequence[float] = DEFAULT_RATIOS
-) -> int:
+def cost_bottleneck(players: Players, settings: SpectrumSettings = FULL) -> int:
     """Return the exact number of evaluations that `bottleneck` spends with these settings; nothing is evaluated.
+
+    With `only_correct` it is the most it can spend: samples that are left out save theirs.
 
     Args:
         players: what the masker makes of one input.
-        settings: samples, blocks and contexts.
-        ratios: orders as shares of n - 2.
+        settings: samples, pairs, contexts and orders.
     """
-    orders = orders_of(players.count, ratios)
-    sizes = _groups(players, settings.blocks)
-    return settings.samples * cost_pair_orders(players.count, sizes, orders, contexts=settings.contexts)
+    orders = orders_of(players.count, settings.ratios)
+    sizes = [len(group) for group in _groups(players, settings, Stream(0))]
+    one = cost_pair_orders(players.count, sizes, orders, contexts=settings.contexts)
+    return settings.samples * (one + settings.only_correct)
 
 
 def fit_bottleneck(
@@ -100,7 +121,6 @@ def fit_bottleneck(
     *,
     samples: int | None = None,
     most: SpectrumSettings = FULL,
-    ratios: Sequence[float] = DEFAULT_RATIOS,
 ) -> SpectrumSettings | None:
     """Return the richest settings that the budget pays, or None if it does not pay the quick ones.
 
@@ -108,117 +128,20 @@ def fit_bottleneck(
         players: what the masker makes of one input.
         budget: most evaluations to spend.
         samples: how many inputs there are; no settings ask for more.
-        most: settings beyond which more is not wanted, such as `QUICK`.
-        ratios: orders as shares of n - 2.
+        most: settings beyond which more is not wanted, such as `QUICK`; all but samples, blocks and contexts is kept.
     """
     best, best_cost = None, -1
     for rung in _LADDER:
-        settings = SpectrumSettings(
-            min(rung.samples, most.samples, samples or rung.samples),
-            min(rung.blocks, most.blocks),
-            min(rung.contexts, most.contexts),
+        settings = replace(
+            most,
+            samples=min(rung.samples, most.samples, samples or rung.samples),
+            blocks=min(rung.blocks, most.blocks),
+            contexts=min(rung.contexts, most.contexts),
         )
-        cost = cost_bottleneck(players, settings, ratios=ratios)
+        cost = cost_bottleneck(players, settings)
         if best_cost < cost <= budget:
             best, best_cost = settings, cost
     return best
-
-
-@dataclass(frozen=True, eq=False)
-class BottleneckSpectrum:
-    """How strongly a model uses pair interactions in contexts of each size.
-
-    Args:
-        orders: int64 `(M,)`, context sizes m.
-        ratios: `(M,)`, m / (n - 2).
-        strength: `(M,)`, S^m, the mean over samples and pairs of |I^m(i,j)|, in units of the value.
-        stderr: `(M,)`, standard error over samples.
-        low, high: `(M,)`, ends of the 95 % bootstrap interval over samples.
-        floor: `(M,)`, the strength that sampling noise alone would show; below twice that nothing is certain.
-        relative: `(M,)`, J^m = S^m / mean over measured orders of S^m; NaN if the model uses no interactions at all.
-        relative_low, relative_high: `(M,)`, its bootstrap interval.
-        per_sample: `(N, M)`.
-        floor_per_sample: `(N, M)`.
-        pairs: int64 `(N, P, 2)`.
-        interactions: `(N, P, M)`, estimates of I^m(i,j).
-        grid: rows and columns of the players, None without a grid.
-        n_players: n.
-        evaluations: model evaluations spent.
-    """
-
-    orders: Int[Tensor, " orders"]
-    ratios: Float[Tensor, " orders"]
-    strength: Float[Tensor, " orders"]
-    stderr: Float[Tensor, " orders"]
-    low: Float[Tensor, " orders"]
-    high: Float[Tensor, " orders"]
-    floor: Float[Tensor, " orders"]
-    relative: Float[Tensor, " orders"]
-    relative_low: Float[Tensor, " orders"]
-    relative_high: Float[Tensor, " orders"]
-    per_sample: Float[Tensor, "samples orders"]
-    floor_per_sample: Float[Tensor, "samples orders"]
-    pairs: Int[Tensor, "samples pairs 2"]
-    interactions: Float[Tensor, "samples pairs orders"]
-    grid: tuple[int, int] | None
-    n_players: int
-    evaluations: int
-
-    @property
-    def note(self) -> str:
-        """What a reader must be told before the numbers; empty if nothing."""
-        if not bool(self.strength.any()):
-            return "The model uses no pair interactions at the measured orders, so relative strengths are undefined."
-        return ""
-
-    def pairs_heatmap(self, order: int, *, sample: int | None = None) -> Float[Tensor, "rows columns"]:
-        """Return the mean |I^m(i,j)| of the measured pairs that each cell is part of; NaN where none was measured.
-
-        Args:
-            order: one of `orders`.
-            sample: row of one input, or None for the mean over all.
-        """
-        if self.grid is None:
-            raise ValueError("only players on a grid have a heat map")
-        found = (self.orders == order).nonzero()
-        if not len(found):
-            raise ValueError(f"order {order} was not measured; measured orders are {self.orders.tolist()}")
-        rows = slice(None) if sample is None else slice(sample, sample + 1)
-        strength = self.interactions[rows, :, int(found[0, 0])].abs().reshape(-1, 1).expand(-1, 2)
-        cells = self.pairs[rows].reshape(-1, 2)
-        total = torch.zeros(self.n_players, dtype=torch.float64)
-        total.index_add_(0, cells.flatten(), strength.flatten())
-        count = torch.bincount(cells.flatten(), minlength=self.n_players)
-        return torch.where(count > 0, total / count.clamp_min(1), torch.nan).view(self.grid)
-
-    def strongest_pairs(self, order: int, *, sample: int, k: int = 5) -> list[tuple[int, int, float]]:
-        """Return the k pairs (i, j, signed interaction) of one input that interact most at an order."""
-        found = (self.orders == order).nonzero()
-        if not len(found):
-            raise ValueError(f"order {order} was not measured; measured orders are {self.orders.tolist()}")
-        values = self.interactions[sample, :, int(found[0, 0])]
-        best = values.abs().argsort(dim=0, descending=True, stable=True)[:k]
-        return [(*map(int, self.pairs[sample, p]), float(values[p])) for p in best]  # type: ignore[misc]
-
-
-def check_samples(x: Tensor, y: Tensor, rng: Stream) -> Tensor:
-    """Return the ids of the samples, after checking that inputs, labels and stream belong together."""
-    if len(x) == 0 or y.shape != (len(x),):
-        raise ValueError(f"need one label per input and at least one input, got {len(x)} inputs, labels {y.shape}")
-    ids = torch.arange(len(x)) if rng.ids is None else rng.ids
-    if len(ids) != len(x):
-        raise ValueError(f"rng is bound to {len(ids)} samples but there are {len(x)} inputs")
-    return ids
-
-
-def _from(on_step: OnStep, start: int, total: int) -> OnStep:
-    """Count the steps of one part of the work as steps of the whole."""
-    return lambda done, _: on_step(start + done, total)
-
-
-def _relative(per_sample: Tensor) -> Tensor:
-    strength = per_sample.mean(0)
-    return strength / strength.mean()
 
 
 def bottleneck(
@@ -227,12 +150,11 @@ def bottleneck(
     y: Int[Tensor, " samples"],
     masker: Masker,
     *,
-    ratios: Sequence[float] = DEFAULT_RATIOS,
+    settings: SpectrumSettings = FULL,
     value: ValueOf = log_odds,
-    blocks: int = FULL.blocks,
-    contexts: int = FULL.contexts,
     rng: Stream,
     on_step: OnStep = silent,
+    work: Work = ALONE,
 ) -> BottleneckSpectrum:
     """How strongly does the model use interactions of each order?
 
@@ -242,166 +164,133 @@ def bottleneck(
 
     Args:
         model: maps a batch to logits.
-        x: inputs.
+        x: inputs; all of them are measured, `settings.samples` is not looked at.
         y: the class whose score is explained, per input; usually the label.
         masker: cuts an input into players, such as `Patches(8, background=x)`.
-        ratios: orders as shares of n - 2.
+        settings: pairs, contexts and orders: `QUICK`, `FULL`, `OFFICIAL` or your own.
         value: makes the value function of a class.
-        blocks: groups of 3 x 3 neighboring cells (or 9 features) per input; all 36 pairs of each are measured.
-        contexts: contexts per pair and order.
         rng: bound to the samples' ids, else row numbers are the ids.
         on_step: progress in evaluations.
+        work: keeps and shares out samples over processes.
 
     Returns:
         The spectrum; `cost_bottleneck` gives its price beforehand.
+
+    Raises:
+        ValueError: fewer than two players, ratios outside [0, 1], or no sample is classified correctly where that is
+            asked for.
     """
-    ids = check_samples(x, y, rng)
-    first = masker(x[0])
-    total = cost_bottleneck(first, SpectrumSettings(len(x), blocks, contexts), ratios=ratios)
-    orders = orders_of(first.count, ratios)
-    done, found = 0, []
-    for sample, label, name in zip(x, y.tolist(), ids.tolist(), strict=True):
-        bound = rng.at([name]).child("bottleneck")
-        game = ModelGame(model, sample, masker, value(label))
-        groups = neighbor_blocks(game.players, blocks=blocks, rng=bound)
-        step = _from(on_step, done, total)
-        result = pair_orders(game, groups, orders, contexts=contexts, rng=bound, on_step=step)
-        done += result.evaluations
-        found.append(result)
-    return _spectrum(found, first, rng, done)
+    samples = _Samples.checked(model, x, y, masker, value, rng, only_correct=settings.only_correct)
+    first, asked = masker(x[0]), len(x) if settings.only_correct else 0
+    orders = orders_of(first.count, settings.ratios)
+    one = cost_bottleneck(first, replace(settings, samples=1, only_correct=False))
+
+    def measure(game: ModelGame, bound: Stream, step: OnStep) -> dict[str, Tensor]:
+        groups = _groups(game.players, settings, bound)
+        found = pair_orders(game, groups, orders, contexts=settings.contexts, rng=bound, on_step=step)
+        return {"interactions": found.values, "floors": found.floor.mean(0), "pairs": found.pairs}
+
+    found = samples.map(measure, one, on_step=on_step, work=work, key=f"{settings}|{first.count}")
+    measured = Measured(**found, orders=orders, evaluations=asked + one * samples.count, dropped=samples.dropped)
+    return spectrum_of(measured, first, normalize=settings.normalize, rng=rng)
 
 
-def _spectrum(found: Sequence[PairOrders], players: Players, rng: Stream, evaluations: int) -> BottleneckSpectrum:
-    per_sample = torch.stack([result.abs_mean for result in found])
-    floors = torch.stack([result.floor.mean(0) for result in found])
-    orders = torch.tensor(found[0].orders)
-    chance = Stream(rng.seed).child("bottleneck", "bootstrap")
-    strength = bootstrap(per_sample, rng=chance)
-    relative = bootstrap(per_sample, rng=chance, statistic=_relative)
-    deviation = per_sample.std(0, correction=1) if len(found) > 1 else torch.full_like(strength.value, torch.nan)
-    return BottleneckSpectrum(
-        orders=orders,
-        ratios=orders.to(torch.float64) / max(1, players.count - 2),
-        strength=strength.value,
-        stderr=deviation / len(found) ** 0.5,
-        low=strength.low,
-        high=strength.high,
-        floor=floors.mean(0),
-        relative=relative.value,
-        relative_low=relative.low,
-        relative_high=relative.high,
-        per_sample=per_sample,
-        floor_per_sample=floors,
-        pairs=torch.stack([result.pairs for result in found]),
-        interactions=torch.stack([result.values for result in found]),
-        grid=players.grid,
-        n_players=players.count,
-        evaluations=evaluations,
-    )
-
-
-# -- the cheap fallback ---------------------------------------------------------------------------------------------
-
-
-def signed_edges(n_players: int, bins: int) -> list[int]:
-    """Return the edges that cut the orders 0..n-2 into at most `bins` bins of about equal width."""
-    if n_players < 2 or bins < 1:
-        raise ValueError(f"need at least two players and one bin, got {n_players} and {bins}")
-    return sorted({round(k * (n_players - 1) / bins) for k in range(bins + 1)})
-
-
-def cost_signed_order_curve(n_players: int, *, samples: int, permutations: int, bins: int = 10) -> int:
-    """Return the exact number of evaluations of `signed_order_curve`."""
-    sizes = bin_sizes(signed_edges(n_players, bins), n_players)
-    return samples * cost_size_curve(n_players, sizes=sizes, permutations=permutations)
-
-
-@dataclass(frozen=True, eq=False)
-class SignedCurve:
-    """What each range of orders adds to the score, with its sign; weak and strong pairs may cancel in it.
-
-    Args:
-        edges: `(B+1,)` orders; bin k holds the orders edges[k] .. edges[k+1]-1.
-        first_order: `(N,)`, what players add alone, per sample.
-        utilities: `(N, B)`, what the pair interactions of each bin add; with `first_order` they sum to `total`.
-        total: `(N,)`, v(N) - v(empty).
-        mean, stderr, low, high: `(B,)`, over samples; the interval is a 95 % bootstrap.
-        noise: `(B,)`, standard error that sampling chains leaves in `mean`.
-        n_players: n.
-        evaluations: model evaluations spent.
-    """
-
-    edges: Int[Tensor, " edges"]
-    first_order: Float[Tensor, " samples"]
-    utilities: Float[Tensor, "samples bins"]
-    total: Float[Tensor, " samples"]
-    mean: Float[Tensor, " bins"]
-    stderr: Float[Tensor, " bins"]
-    low: Float[Tensor, " bins"]
-    high: Float[Tensor, " bins"]
-    noise: Float[Tensor, " bins"]
-    n_players: int
-    evaluations: int
-
-
-def signed_order_curve(
+def exact_bottleneck(
     model: Model,
     x: Float[Tensor, "samples *input"],
     y: Int[Tensor, " samples"],
     masker: Masker,
     *,
+    normalize: Normalize = "measured",
+    only_correct: bool = False,
     value: ValueOf = log_odds,
-    permutations: int = 16,
-    bins: int = 10,
     rng: Stream,
     on_step: OnStep = silent,
-) -> SignedCurve:
-    """What does each range of interaction orders add to the score? A signed curve for a few thousand evaluations.
+    work: Work = ALONE,
+) -> BottleneckSpectrum:
+    """How strongly does the model use interactions of each order, with all pairs in all contexts of few players?
 
-    The mean interaction of all pairs at order m is f(m+2) - 2 f(m+1) + f(m), f(k) being the mean worth of k players, so
-    that no pairs need evaluating. Unlike a spectrum it shows sums, in which signs cancel.
+    Every order from 0 to n-2 of every pair, from the whole table of each sample's game: 2**n evaluations per sample,
+    for up to 20 players. What is left as noise floor is rounding in the model's own precision.
 
     Args:
-        model: maps a batch to logits.
-        x: inputs.
-        y: the class whose score is explained, per input.
-        masker: cuts an input into players.
-        value: makes the value function of a class.
-        permutations: chains of nested coalitions per input.
-        bins: ranges of orders.
-        rng: bound to the samples' ids, else row numbers are the ids.
-        on_step: progress in evaluations.
+        model, x, y, masker, value, on_step, work: see `bottleneck`.
+        normalize: see `SpectrumSettings`.
+        only_correct: leave out the samples that the model classifies wrongly.
+        rng: names the samples and draws the bootstrap.
+
+    Raises:
+        ValueError: fewer than two or more than 20 players, or no sample is classified correctly where that is asked
+            for.
     """
-    ids = check_samples(x, y, rng)
-    n = masker(x[0]).count
-    edges = signed_edges(n, bins)
-    total = cost_signed_order_curve(n, samples=len(x), permutations=permutations, bins=bins)
-    done, shares, errors, alone, gains = 0, [], [], [], []
-    for sample, label, name in zip(x, y.tolist(), ids.tolist(), strict=True):
-        game = ModelGame(model, sample, masker, value(label))
-        bound = rng.at([name]).child("signed-order-curve")
-        curve = size_curve(game, sizes=bin_sizes(edges, n), permutations=permutations, rng=bound)
-        binned = curve.bins(edges)
-        shares.append(binned.values)
-        errors.append(binned.stderr)
-        alone.append(curve.first_order().values)
-        gains.append(curve.f[-1] - curve.f[0])
-        done += curve.evaluations
-        on_step(done, total)
-    utilities = torch.stack(shares)
-    chance = Stream(rng.seed).child("signed-order-curve", "bootstrap")
-    interval = bootstrap(utilities, rng=chance)
-    deviation = utilities.std(0, correction=1) if len(x) > 1 else torch.full_like(interval.value, torch.nan)
-    return SignedCurve(
-        edges=torch.tensor(edges),
-        first_order=torch.stack(alone),
-        utilities=utilities,
-        total=torch.stack(gains),
-        mean=interval.value,
-        stderr=deviation / len(x) ** 0.5,
-        low=interval.low,
-        high=interval.high,
-        noise=torch.stack(errors).square().mean(0).sqrt() / len(x) ** 0.5,
-        n_players=n,
-        evaluations=done,
+    samples = _Samples.checked(model, x, y, masker, value, rng, only_correct=only_correct)
+    first, asked = masker(x[0]), len(x) if only_correct else 0
+    one = 1 << first.count
+
+    def measure(game: ModelGame, bound: Stream, step: OnStep) -> dict[str, Tensor]:
+        worth = table(game, on_step=step)
+        found = pair_interactions(worth)
+        # One evaluation is half a unit in the last place off; a difference of four then shows twice that.
+        rounding = sqrt(2 / pi) * torch.finfo(game.dtype).eps * float(worth.abs().max())
+        floors = torch.full((game.n_players - 1,), rounding, dtype=torch.float64)
+        return {"interactions": found.values, "floors": floors, "pairs": found.pairs}
+
+    found = samples.map(measure, one, on_step=on_step, work=work, key=f"exact|{first.count}")
+    measured = Measured(
+        **found, orders=range(first.count - 1), evaluations=asked + one * samples.count, dropped=samples.dropped
     )
+    return spectrum_of(measured, first, normalize=normalize, rng=rng)
+
+
+@dataclass(frozen=True, eq=False)
+class _Samples:
+    """The samples that are measured, and the game of each."""
+
+    model: Model
+    x: Tensor
+    y: Tensor
+    masker: Masker
+    value: ValueOf
+    rng: Stream
+    ids: Tensor
+    dropped: int
+
+    @classmethod
+    def checked(
+        cls, model: Model, x: Tensor, y: Tensor, masker: Masker, value: ValueOf, rng: Stream, *, only_correct: bool
+    ) -> _Samples:
+        ids = check_samples(x, y, rng)
+        if not only_correct:
+            return cls(model, x, y, masker, value, rng, ids, 0)
+        kept = (predicted(model, x) == y.cpu()).nonzero()[:, 0]
+        if not len(kept):
+            raise ValueError(f"the model classifies none of the {len(x)} samples correctly; allow wrong ones too")
+        return cls(model, x[kept], y[kept], masker, value, rng, ids[kept], len(x) - len(kept))
+
+    @property
+    def count(self) -> int:
+        return len(self.ids)
+
+    def map(
+        self,
+        measure: Callable[[ModelGame, Stream, OnStep], dict[str, Tensor]],
+        cost: int,
+        *,
+        on_step: OnStep,
+        work: Work,
+        key: str,
+    ) -> dict[str, Tensor]:
+        """Return what is measured of each game, which costs `cost` evaluations, with the samples in front."""
+
+        def compute(rows: Tensor, tell: OnStep) -> dict[str, Tensor]:
+            k = int(rows)  # one sample is one chunk
+
+            def step(done: int, total: int) -> None:
+                on_step(k * cost + done, self.count * cost)
+                tell(done, total)
+
+            game = ModelGame(self.model, self.x[k], self.masker, self.value(int(self.y[k])))
+            found = measure(game, self.rng.at(self.ids[k : k + 1]).child("bottleneck"), step)
+            return {name: tensor[None] for name, tensor in found.items()}
+
+        return work.map("bottleneck", self.ids, compute, chunk=1, key=f"{key}|{self.rng.seed}")

@@ -30,7 +30,7 @@ from pellucid.games import (
     table,
 )
 
-from ._bottleneck import check_samples
+from ._samples import check_samples
 
 _PROBES = 64
 _CURVE_SIZES, _CURVE_PERMUTATIONS = 9, 20

@@ -10,7 +10,7 @@ all sums; P is kept for i < j only.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import comb, lgamma
+from math import comb
 
 import torch
 from jaxtyping import Float, Int
@@ -126,7 +126,9 @@ def exact(values: Tensor, evaluations: int) -> Estimate:
     return Estimate(values, torch.zeros_like(values), evaluations)
 
 
-def learning_strength(n_players: int, orders: Int[Tensor, " orders"]) -> Float[Tensor, " orders"]:
+def learning_strength(
+    n_players: int, orders: Int[Tensor, " orders"] | Float[Tensor, " orders"]
+) -> Float[Tensor, " orders"]:
     """How strongly would each order be learned if all contexts pulled independently? The theory curve F^(m).
 
     F^(m) is proportional to (n-1-m) / (n (n-1)) / sqrt(C(n-2, m)), normalized to F(0) = 1 (arXiv:2111.06236). It rests
@@ -134,10 +136,10 @@ def learning_strength(n_players: int, orders: Int[Tensor, " orders"]) -> Float[T
 
     Args:
         n_players: n, at least 2.
-        orders: int64, from 0 to n-2.
+        orders: from 0 to n-2; orders between whole ones are interpolated by the gamma function.
     """
     n, m = n_players, orders.to(torch.float64)
     if n < 2 or bool((m < 0).any()) or bool((m > n - 2).any()):
         raise ValueError(f"orders must lie between 0 and n-2 = {n - 2}, got {orders.tolist()}")
-    log_choose = lgamma(n - 1) - torch.lgamma(m + 1) - torch.lgamma(n - 1 - m)
+    log_choose = torch.lgamma(torch.full_like(m, n - 1)) - torch.lgamma(m + 1) - torch.lgamma(n - 1 - m)
     return (n - 1 - m) / (n - 1) * torch.exp(-0.5 * log_choose)

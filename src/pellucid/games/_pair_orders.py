@@ -313,13 +313,12 @@ def pair_orders(
 def neighbor_blocks(players: Players, *, blocks: int, side: int = 3, rng: Stream) -> Int[Tensor, "blocks g"]:
     """Draw groups of neighboring players: blocks of side x side cells of a grid, else random groups of side**2 players.
 
-    All pairs of a 3 x 3 block lie at most two cells apart. Blocks are drawn without replacement, so fewer come back
-    where a grid has no more of them.
+    All pairs of a 3 x 3 block lie at most two cells apart. No group is drawn twice, so fewer come back where there are
+    no more of them.
     """
     stream = one_sample(rng).child("neighbor-blocks")
     if players.grid is None:
-        size = min(side * side, players.count)
-        return stream.bits((1, blocks, players.count))[0].argsort(dim=1, stable=True)[:, :size].sort(1).values
+        return _random_groups(players.count, min(side * side, players.count), blocks, stream)
     rows, columns = players.grid
     height, width = min(side, rows), min(side, columns)
     places = (rows - height + 1) * (columns - width + 1)
@@ -329,3 +328,33 @@ def neighbor_blocks(players: Players, *, blocks: int, side: int = 3, rng: Stream
     c = left[:, None, None] + torch.arange(width)[None, None, :]
     cells: Tensor = r * columns + c
     return cells.flatten(1)
+
+
+def _random_groups(n: int, size: int, count: int, rng: Stream) -> Tensor:
+    """Return different groups of `size` of n players, `count` of them or all there are."""
+    count = min(count, comb(n, size))
+    groups: dict[tuple[int, ...], None] = {}
+    for attempt in range(1 << 20):
+        stream = rng if attempt == 0 else rng.child(attempt)
+        drawn = stream.bits((1, count, n))[0].argsort(dim=1, stable=True)[:, :size].sort(1).values
+        for group in drawn.tolist():
+            if len(groups) < count:
+                groups.setdefault(tuple(group))
+        if len(groups) == count:
+            break
+    return torch.tensor(list(groups), dtype=torch.int64).view(-1, size)
+
+
+def neighbor_pairs(players: Players, count: int, *, radius: int = 2, rng: Stream) -> Int[Tensor, "pairs 2"]:
+    """Draw pairs of neighboring players: cells of a grid at most `radius` rows and columns apart, else any two players.
+
+    Uniform over all such pairs and without replacement; fewer come back where there are no more.
+    """
+    n = players.count
+    i, j = torch.combinations(torch.arange(n)).T
+    if players.grid is not None:
+        columns = players.grid[1]
+        apart = torch.maximum((i // columns - j // columns).abs(), (i % columns - j % columns).abs())
+        i, j = i[apart <= radius], j[apart <= radius]
+    chosen = one_sample(rng).child("neighbor-pairs").bits((1, len(i)))[0].argsort(dim=-1, stable=True)[:count]
+    return torch.stack([i[chosen], j[chosen]], dim=1)

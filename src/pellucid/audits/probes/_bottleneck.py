@@ -159,8 +159,7 @@ class Bottleneck:
             part.inputs,
             _classes(part),
             masker,
-            blocks=settings.blocks,
-            contexts=settings.contexts,
+            settings=settings,
             rng=rng.child("spectrum").at(part.ids),
             on_step=on_step,
         )
