@@ -14,7 +14,7 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from pellucid.core import ModelError, Stream, described, nearest
+from pellucid.core import ModelError, Stream, described, nearest, path_kind
 
 from ._adopt import adopt, is_estimator
 from ._loaded import Loaded
@@ -23,8 +23,8 @@ from ._weights import some
 
 def from_file(path: Path, factory: str, device: torch.device) -> Loaded:
     """Run a Python file and return what its factory makes."""
-    if not path.is_file():
-        raise ModelError(f"{path} does not exist")
+    if path_kind(path) != "file":
+        raise ModelError(f"{path} does not exist" if path_kind(path) is None else f"{path} is not a regular file")
     with _imports_from(path.resolve().parent), Stream(0).child("models").forked(device):
         module = _run_file(path)
         return _made(_member(module, factory, str(path)), f"{path}:{factory}", f"{path.name}:{factory}")

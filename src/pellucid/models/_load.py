@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import torch
 
-from pellucid.core import DataError, ModelError, Stream, first_line, nearest, read_json, read_tensors, sniff
+from pellucid.core import DataError, ModelError, Stream, first_line, nearest, path_kind, read_json, read_tensors, sniff
 from pellucid.nn.models import build
 
 from ._card import Card
@@ -138,9 +138,13 @@ def _load_shipped(name: str, device: torch.device) -> Loaded:
 def _trained(spec: str) -> Path | None:
     """Return the weights that `pellucid train` wrote: in a run folder, or exported with the card beside them."""
     path = Path(spec)
-    weights = path / "model.safetensors" if path.is_dir() else path
-    carded = weights.suffix == ".safetensors" and weights.is_file() and weights.with_suffix(".json").is_file()
+    weights = path / "model.safetensors" if path_kind(path) == "folder" else path
+    carded = weights.suffix == ".safetensors" and all(map(_is_file, (weights, weights.with_suffix(".json"))))
     return weights if carded else None
+
+
+def _is_file(path: Path) -> bool:
+    return path_kind(path) == "file"
 
 
 def _load_trained(weights: Path, device: torch.device) -> Loaded:
@@ -164,7 +168,7 @@ def _unknown(spec: str) -> str:
     path = Path(spec)
     if path.suffix == ".py":
         return f"{spec} lacks the factory; write {spec}:NAME, a function without arguments that returns a model"
-    if path.is_file():
+    if _is_file(path):
         if sniff(path) in ("pickle", "torch-zip"):
             return (
                 f"{spec} is a pickle, which can run code when opened, and is refused as a model; give "
