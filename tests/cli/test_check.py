@@ -104,7 +104,7 @@ def test_a_file_gives_requirements_and_settings_and_flags_go_before_them(place, 
     assert (report["settings"]["seed"], report["settings"]["samples"]) == (5, 30)
     words = shlex.split(report["command"])
     assert words[:4] == ["pellucid", "check", "net.py:thirds", "d.npz"]
-    assert words[words.index("--require") + 1] == "accuracy >= 99%"
+    assert words[words.index("--requirements") + 1] == "pellucid.toml"
     before = (place / "o/report.json").read_bytes()
     assert main([*words[1:], "--out", "again"]) == 1, "the command makes the same report"
     assert (place / "again/report.json").read_bytes() == before

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import tyro
 
 from ._console import bars, say, table
+from ._subject import (
+    DataArgument,
+    Drawing,
+    ModelArgument,
+    Reading,
+    ReadingOptions,
+    make_subject,
+    options_text,
+    portable,
+)
 
 if TYPE_CHECKING:
     from pellucid.audits import Event, Requirements
@@ -16,10 +27,11 @@ if TYPE_CHECKING:
 
 
 def check(
-    model: Annotated[str, tyro.conf.Positional],
-    data: Annotated[str, tyro.conf.Positional] = "",
+    model: ModelArgument,
+    data: DataArgument = "",
     /,
     *,
+    reading: ReadingOptions = Reading(),  # noqa: B008 - frozen
     require: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     requirements: Path | None = None,
     confident: bool = False,
@@ -27,8 +39,7 @@ def check(
     samples: int | None = None,
     seed: int | None = None,
     quick: bool = False,
-    device: str = "cpu",
-    surrogate: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    split: str = "test",
     skip_corrupt: bool = False,
     out: Path | None = None,
     junit: Path | None = None,
@@ -40,8 +51,9 @@ def check(
     left out. What was not measured is not met.
 
     Args:
-        model: A model as in `pellucid audit`, or the folder of a finished audit.
-        data: Data as in `pellucid audit`.
+        model: Which model, or the folder of a finished audit.
+        data: Which data.
+        reading: How to read the model.
         require: What must hold, such as "robust_accuracy[linf,0.1] >= 0.6" or "accuracy >= 90%"; may be repeated.
         requirements: TOML file with requirements and settings of the check; flags go before its settings.
         confident: Demand every requirement of the whole 95% interval, not of the measured value alone.
@@ -49,14 +61,13 @@ def check(
         samples: How many samples to use, drawn evenly from the classes; 500 if not given.
         seed: Root of all chance: the same seed gives the same verdict; 0 if not given.
         quick: Fewer samples, wider intervals.
-        device: Where to compute: cpu, cuda, cuda:1, ...
-        surrogate: Another model of the same task, to test whether attacks made on it transfer; may be repeated.
+        split: Which part of the data: test or train.
         skip_corrupt: Leave out images that cannot be read instead of stopping.
         out: Folder for the report; none is written if not given. An earlier check there is replaced.
         junit: File for the verdicts as JUnit XML.
         markdown: File for the verdicts as Markdown, such as the summary of a pull request.
     """
-    from msgspec.structs import replace
+    import msgspec
 
     from pellucid import audits, reports
     from pellucid.core import RequirementError, write_atomic
@@ -70,12 +81,18 @@ def check(
             raise RequirementError(f"{path} cannot be written: give a file in a folder that exists")
     flags = {"budget": budget, "samples": samples, "seed": seed, "quick": quick or None, "confident": confident or None}
     given = {name: value for name, value in flags.items() if value is not None}
-    asked = audits.Requirements(demands, replace(read.settings, **given))
+    asked = audits.Requirements(demands, msgspec.structs.replace(read.settings, **given))
     if not data:
         done = audits.check(_finished(Path(model)), asked)
     else:
         audits.check_known(demands)
-        done = _audited(model, data, asked, device, surrogate, skip_corrupt, out)
+        chosen = asked.settings
+        drawing = Drawing(
+            audits.DEFAULT_SAMPLES if chosen.samples is None else chosen.samples, chosen.seed or 0, split, skip_corrupt
+        )
+        again = [] if requirements is None else [f"--requirements {shlex.quote(portable(str(requirements)))}"]
+        again += [f"--require {shlex.quote(text)}" for text in require]
+        done = _audited(model, data, asked, again, reading=reading, drawing=drawing, out=out)
     if junit is not None:
         write_atomic(junit, reports.junit(done))
     if markdown is not None:
@@ -102,31 +119,25 @@ def _audited(
     model: str,
     data: str,
     asked: Requirements,
-    device: str,
-    surrogates: tuple[str, ...],
-    skip_corrupt: bool,
+    again: list[str],
+    *,
+    reading: Reading,
+    drawing: Drawing,
     out: Path | None,
 ) -> Check:
     from pellucid import audits
     from pellucid.audits import PlanMade
-    from pellucid.core import DataError
 
     from ._audit import _show_plan, _watch
-    from ._subject import Drawing, Reading, make_subject, portable
 
     settings = asked.settings
-    samples = audits.DEFAULT_SAMPLES if settings.samples is None else settings.samples
-    if samples < 1:
-        raise DataError(f"the number of samples must be at least 1, got {samples}")
-    drawing = Drawing(samples=samples, seed=settings.seed or 0, skip_corrupt=skip_corrupt)
-    subject = make_subject(model, data, Reading(device=device, surrogate=surrogates), drawing)
+    subject = make_subject(model, data, reading, drawing)
     options = [
-        f"--budget {settings.budget or audits.DEFAULT_BUDGET} --samples {samples} --seed {settings.seed or 0}",
-        *(f"--require {shlex.quote(str(demand))}" for demand in asked.demands),
-        *(f"--surrogate {shlex.quote(portable(name))}" for name in surrogates),
+        f"--budget {settings.budget or audits.DEFAULT_BUDGET} --samples {drawing.samples} --seed {drawing.seed}",
+        *again,
+        *options_text(reading, replace(drawing, samples=Drawing().samples, seed=Drawing().seed)),
         *["--quick"] * bool(settings.quick),
         *["--confident"] * bool(settings.confident),
-        *["--skip-corrupt"] * skip_corrupt,
     ]
     with bars() as advance:
 
