@@ -99,6 +99,12 @@ CALLS: dict[str, Case] = {
     "games.Memoized": lambda s: games.Memoized(s.game)(_keep(s)),
     "games.table": lambda s: games.table(s.game),
     "games.harsanyi": lambda s: games.harsanyi(s.game),
+    "games.index": lambda s: games.index(s.game, "FSII"),
+    "games.restrict": lambda s: games.table(games.restrict(s.game, present=[1])),
+    "games.Restricted": lambda s: games.table(games.Restricted(s.game, [0], [2])),
+    "games.ShapiqGame": lambda s: games.ShapiqGame(s.game)(_keep(s).numpy()),
+    "games.to_shapiq": lambda s: games.to_shapiq(s.game)(_keep(s).numpy()),
+    "games.target_classes": lambda s: games.target_classes(s.model, s.x, "predicted"),
     "games.shapley": lambda s: games.shapley(s.game),
     "games.pair_interactions": lambda s: games.pair_interactions(s.game),
     "games.pair_orders": lambda s: games.pair_orders(s.game, [torch.arange(4)], [0, 1, 2], contexts=5, rng=s.rng),
@@ -125,10 +131,11 @@ CALLS: dict[str, Case] = {
         s.x[:2],
         s.y[:2],
         games.Patches(3, fill="zero"),
-        ratios=(0.0, 0.5, 1.0),
-        blocks=1,
-        contexts=2,
+        settings=explain.SpectrumSettings(2, 1, 2, ratios=(0.0, 0.5, 1.0)),
         rng=s.rng,
+    ),
+    "explain.exact_bottleneck": lambda s: explain.exact_bottleneck(
+        s.model, s.x[:2], s.y[:2], games.Patches(2, fill="zero"), rng=s.rng
     ),
     "explain.concepts": lambda s: explain.concepts(s.model, s.x[0], int(s.y[0]), s.masker, rng=s.rng),
     "explain.explanations": lambda s: explain.explanations(s.model, s.x[:2], s.y[:2], s.masker, rng=s.rng),
@@ -138,6 +145,7 @@ CALLS: dict[str, Case] = {
     "audits.plan": lambda s: audits.plan(s.subject, budget=5000),
     "audits.seconds_per_evaluation": lambda s: audits.seconds_per_evaluation(s.subject, patience=0.01),
     "audits.audit": lambda s: _audit(s),
+    "audits.check": lambda s: audits.check(s.subject, "accuracy >= 0", budget=5000),
 }
 PROBES: dict[str, Case] = {
     f"probe {name}": lambda s, probe=probe: probe(s.subject, 60_000, s.rng) for name, probe in audits.PROBES.items()

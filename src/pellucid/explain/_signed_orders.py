@@ -1,0 +1,118 @@
+"""What each range of interaction orders adds to a score, for a few thousand evaluations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pellucid.core import Masker, Model, OnStep, Stream, bootstrap, silent
+from pellucid.games import ModelGame, ValueOf, bin_sizes, cost_size_curve, log_odds, size_curve
+
+from ._samples import check_samples
+
+
+def signed_edges(n_players: int, bins: int) -> list[int]:
+    """Return the edges that cut the orders 0..n-2 into at most `bins` bins of about equal width."""
+    if n_players < 2 or bins < 1:
+        raise ValueError(f"need at least two players and one bin, got {n_players} and {bins}")
+    return sorted({round(k * (n_players - 1) / bins) for k in range(bins + 1)})
+
+
+def cost_signed_order_curve(n_players: int, *, samples: int, permutations: int, bins: int = 10) -> int:
+    """Return the exact number of evaluations of `signed_order_curve`."""
+    sizes = bin_sizes(signed_edges(n_players, bins), n_players)
+    return samples * cost_size_curve(n_players, sizes=sizes, permutations=permutations)
+
+
+@dataclass(frozen=True, eq=False)
+class SignedCurve:
+    """What each range of orders adds to the score, with its sign; weak and strong pairs may cancel in it.
+
+    Args:
+        edges: `(B+1,)` orders; bin k holds the orders edges[k] .. edges[k+1]-1.
+        first_order: `(N,)`, what players add alone, per sample.
+        utilities: `(N, B)`, what the pair interactions of each bin add; with `first_order` they sum to `total`.
+        total: `(N,)`, v(N) - v(empty).
+        mean, stderr, low, high: `(B,)`, over samples; the interval is a 95 % bootstrap.
+        noise: `(B,)`, standard error that sampling chains leaves in `mean`.
+        n_players: n.
+        evaluations: model evaluations spent.
+    """
+
+    edges: Int[Tensor, " edges"]
+    first_order: Float[Tensor, " samples"]
+    utilities: Float[Tensor, "samples bins"]
+    total: Float[Tensor, " samples"]
+    mean: Float[Tensor, " bins"]
+    stderr: Float[Tensor, " bins"]
+    low: Float[Tensor, " bins"]
+    high: Float[Tensor, " bins"]
+    noise: Float[Tensor, " bins"]
+    n_players: int
+    evaluations: int
+
+
+def signed_order_curve(
+    model: Model,
+    x: Float[Tensor, "samples *input"],
+    y: Int[Tensor, " samples"],
+    masker: Masker,
+    *,
+    value: ValueOf = log_odds,
+    permutations: int = 16,
+    bins: int = 10,
+    rng: Stream,
+    on_step: OnStep = silent,
+) -> SignedCurve:
+    """What does each range of interaction orders add to the score? A signed curve for a few thousand evaluations.
+
+    The mean interaction of all pairs at order m is f(m+2) - 2 f(m+1) + f(m), f(k) being the mean worth of k players, so
+    that no pairs need evaluating. Unlike a spectrum it shows sums, in which signs cancel.
+
+    Args:
+        model: maps a batch to logits.
+        x: inputs.
+        y: the class whose score is explained, per input.
+        masker: cuts an input into players.
+        value: makes the value function of a class.
+        permutations: chains of nested coalitions per input.
+        bins: ranges of orders.
+        rng: bound to the samples' ids, else row numbers are the ids.
+        on_step: progress in evaluations.
+    """
+    ids = check_samples(x, y, rng)
+    n = masker(x[0]).count
+    edges = signed_edges(n, bins)
+    total = cost_signed_order_curve(n, samples=len(x), permutations=permutations, bins=bins)
+    done, shares, errors, alone, gains = 0, [], [], [], []
+    for sample, label, name in zip(x, y.tolist(), ids.tolist(), strict=True):
+        game = ModelGame(model, sample, masker, value(label))
+        bound = rng.at([name]).child("signed-order-curve")
+        curve = size_curve(game, sizes=bin_sizes(edges, n), permutations=permutations, rng=bound)
+        binned = curve.bins(edges)
+        shares.append(binned.values)
+        errors.append(binned.stderr)
+        alone.append(curve.first_order().values)
+        gains.append(curve.f[-1] - curve.f[0])
+        done += curve.evaluations
+        on_step(done, total)
+    utilities = torch.stack(shares)
+    chance = Stream(rng.seed).child("signed-order-curve", "bootstrap")
+    interval = bootstrap(utilities, rng=chance)
+    deviation = utilities.std(0, correction=1) if len(x) > 1 else torch.full_like(interval.value, torch.nan)
+    return SignedCurve(
+        edges=torch.tensor(edges),
+        first_order=torch.stack(alone),
+        utilities=utilities,
+        total=torch.stack(gains),
+        mean=interval.value,
+        stderr=deviation / len(x) ** 0.5,
+        low=interval.low,
+        high=interval.high,
+        noise=torch.stack(errors).square().mean(0).sqrt() / len(x) ** 0.5,
+        n_players=n,
+        evaluations=done,
+    )
