@@ -21,6 +21,7 @@ from torch.testing import assert_close
 
 from pellucid.core import (
     DataError,
+    decode_image,
     path_kind,
     read_arrays,
     read_image,
@@ -524,3 +525,13 @@ def test_what_was_packed_to_do_harm_is_refused(tmp_path):
     Image.new("1", (5000, 5000)).save(tmp_path / "blank.png")
     with pytest.raises(DataError, match=r"5000 x 5000 pixels in .* as no sound image does"):
         read_image(tmp_path / "blank.png")
+
+
+def test_images_in_memory_are_read_like_files(tmp_path):
+    path = tmp_path / "x.png"
+    Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4)).save(path)
+    assert np.array_equal(decode_image(path.read_bytes(), name="row 7"), read_image(path))
+    with pytest.raises(DataError, match="row 7 has 4 x 3 pixels, more than the 11 allowed"):
+        decode_image(path.read_bytes(), name="row 7", max_pixels=11)
+    with pytest.raises(DataError, match="row 7 is no image"):
+        decode_image(b"no image", name="row 7")

@@ -41,6 +41,7 @@ from ._errors import (
 from ._estimate import Estimate
 from ._files import (
     Format,
+    decode_image,
     path_kind,
     read_arrays,
     read_image,
@@ -150,6 +151,7 @@ __all__ = [
     "Work",
     "bootstrap",
     "cross_entropy",
+    "decode_image",
     "described",
     "device_of",
     "evaluating",

@@ -6,6 +6,7 @@ so that a reader sees the old content or the new one, never half of it.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -337,40 +338,52 @@ def read_image(path: PathLike, *, max_pixels: int = 64_000_000) -> np.ndarray:
     Raises:
         DataError: missing, no image, truncated, of floats, or of more than `max_pixels`.
     """
+    path = Path(path)
+    return _image(path, str(path), _size(path), max_pixels)
+
+
+def decode_image(data: bytes, *, name: str, max_pixels: int = 64_000_000) -> np.ndarray:
+    """Return an image that is in memory, as `read_image` does; errors call it `name`.
+
+    Raises:
+        DataError: no image, truncated, of floats, or of more than `max_pixels`.
+    """
+    return _image(io.BytesIO(data), name, len(data), max_pixels)
+
+
+def _image(source: Path | io.BytesIO, name: str, held: int, max_pixels: int) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
 
-    path = Path(path)
-    _size(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata, which say nothing about the pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_IMAGE_FORMATS) as image:
+            with Image.open(source, formats=_IMAGE_FORMATS) as image:
                 width, height = image.size
                 if width * height > max_pixels:
-                    raise DataError(f"{path} has {width} x {height} pixels, more than the {max_pixels:,} allowed")
-                samples, held = width * height * len(image.getbands()), _size(path)
+                    raise DataError(f"{name} has {width} x {height} pixels, more than the {max_pixels:,} allowed")
+                samples = width * height * len(image.getbands())
                 if width * height > _BOMB_PIXELS and samples > _BOMB_PIXEL_RATIO * held:
-                    raise DataError(f"{path} has {width} x {height} pixels in {held:,} bytes, as no sound image does")
-                return _to_uint8(image, path)
+                    raise DataError(f"{name} has {width} x {height} pixels in {held:,} bytes, as no sound image does")
+                return _to_uint8(image, name)
     except UnidentifiedImageError:
-        raise DataError(f"{path} is no image that can be read; PNG and JPEG work") from None
+        raise DataError(f"{name} is no image that can be read; PNG and JPEG work") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise DataError(f"{path} has more than the {max_pixels:,} pixels allowed") from None
+        raise DataError(f"{name} has more than the {max_pixels:,} pixels allowed") from None
     except (DataError, MemoryError):
         raise
     except Exception as error:  # damaged files reach every corner of the decoders
-        raise DataError(f"{path} is a corrupt image: {first_line(error)}") from None
+        raise DataError(f"{name} is a corrupt image: {first_line(error)}") from None
 
 
-def _to_uint8(image: Any, path: Path) -> np.ndarray:
+def _to_uint8(image: Any, name: str) -> np.ndarray:
     if image.mode in ("I;16", "I;16L", "I;16B", "I"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
-            raise DataError(f"{path} has pixels outside 16 bits; save it with 8 bits per channel")
+            raise DataError(f"{name} has pixels outside 16 bits; save it with 8 bits per channel")
         return (values.astype(np.uint16) >> 8).astype(np.uint8)
     if image.mode == "F":
-        raise DataError(f"{path} has floating point pixels; save it with 8 bits per channel")
+        raise DataError(f"{name} has floating point pixels; save it with 8 bits per channel")
     mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
     pixels: np.ndarray = np.array(image if image.mode == mode else image.convert(mode))
     return pixels
