@@ -13,9 +13,10 @@ from ._events import (
     ProbeStarted,
     ProbeStep,
 )
+from ._explain import Explained, ExplainedSample, ExplanationFile, explain
 from ._plan import DEFAULT_BUDGET, DEFAULT_SAMPLES, Plan, plan, seconds_per_evaluation
 from ._requirements import MEASURES, Known, Requirement, Requirements, Settings, check_known
-from .probes import PROBES
+from .probes import PROBES, Explain
 
 __all__ = [
     "DEFAULT_BUDGET",
@@ -23,6 +24,10 @@ __all__ = [
     "MEASURES",
     "PROBES",
     "Event",
+    "Explain",
+    "Explained",
+    "ExplainedSample",
+    "ExplanationFile",
     "Known",
     "OnEvent",
     "Plan",
@@ -39,6 +44,7 @@ __all__ = [
     "check",
     "check_known",
     "compare",
+    "explain",
     "judge",
     "plan",
     "seconds_per_evaluation",

@@ -29,6 +29,7 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "audit": Command("_audit:audit", "Audit a model on data and write a report."),
     "check": Command("_check:check", "Check that a model meets requirements; exit with 1 if it does not."),
+    "explain": Command("_explain:explain", "Explain answers: which parts of the inputs made them, alone and together."),
     "compare": Command("_compare:compare", "Set two audits side by side, with paired tests."),
     "report": Command("_report:report", "Draw the report of a finished audit or comparison again, without computing."),
     "train": Command("_train:train", "Train a model from a recipe."),

@@ -12,9 +12,10 @@ from ._bottleneck import Bottleneck
 from ._calibration import Calibration
 from ._concepts import Concepts
 from ._diversity import FeatureDiversity
+from ._explain import Explain
 from ._robustness import Robustness
 
-__all__ = ["PROBES", "Accuracy", "Bottleneck", "Calibration", "Concepts", "FeatureDiversity", "Robustness"]
+__all__ = ["PROBES", "Accuracy", "Bottleneck", "Calibration", "Concepts", "Explain", "FeatureDiversity", "Robustness"]
 
 PROBES: Mapping[str, Probe] = MappingProxyType(
     {

@@ -1,0 +1,173 @@
+"""`pellucid explain MODEL DATA`: which parts of the inputs made the answers?"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from ._console import bars, say, table, warn
+from ._subject import (
+    DataArgument,
+    Drawing,
+    ModelArgument,
+    Reading,
+    ReadingOptions,
+    make_subject,
+    options_text,
+    portable,
+)
+
+if TYPE_CHECKING:
+    from pellucid.audits import Explain, Explained, ExplainedSample
+
+SHOWN, TOP = 3, 5
+
+
+def explain(
+    model: ModelArgument,
+    data: DataArgument,
+    /,
+    *,
+    players: str = "auto",
+    index: str = "SII",
+    order: int | None = None,
+    value: str = "log_odds",
+    of: str = "predicted",
+    fill: str = "mean",
+    samples: int = 8,
+    id: tyro.conf.UseAppendAction[tuple[int, ...]] = (),
+    permutations: int = 100,
+    max_exact: int = 20,
+    seed: int = 0,
+    split: str = "test",
+    out: Path | None = None,
+    resume: bool = False,
+    plan: bool = False,
+    parquet: bool = False,
+    reading: ReadingOptions = Reading(),  # noqa: B008 - frozen
+) -> int:
+    """Explain answers: which parts of the inputs made them, alone and together.
+
+    Prints the plan, explains each sample exactly or with standard errors, prints the strongest numbers and says where
+    the report is. All numbers are in explanation.json beside it.
+
+    Args:
+        players: Who plays: grid:4, grid:3x4 or segments:12 for images, features or groups for tables.
+        index: What is measured: SII, SV, BV, BII, CHII, Co-Moebius, Moebius (or harsanyi), STII, FSII, FBII or k-SII.
+        order: Most players of an interaction; 2 if not given, 1 for values, all for harsanyi up to 12 players.
+        value: The score: log_odds, log_probability, logit, margin, others, probability or output.
+        of: Whose score: predicted, label, or a class by name or number.
+        fill: What an absent player shows: mean, zero, or blur for images.
+        samples: How many samples to explain, drawn evenly from the classes.
+        id: Explain the sample with this id instead; may be given several times.
+        permutations: Random orders for Shapley values of more players than --max-exact.
+        max_exact: Most players for which all coalitions are evaluated: 2 to that power per sample.
+        seed: Root of all chance: the same seed gives the same report.
+        split: Which part of the data: test or train.
+        out: Folder for the report; runs/MODEL-DATA-explain if not given.
+        resume: Continue the interrupted explanation in the folder.
+        plan: Only print the plan.
+        parquet: Write all numbers as explanation.parquet too, one row per sample and interaction.
+    """
+    from pellucid import audits
+    from pellucid.core import RunFolder
+
+    from ._audit import _show_plan, _watch
+    from ._subject import slug
+
+    folder = out if out is not None else Path("runs") / f"{slug(model)}-{slug(data)}-explain"
+    if not plan and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        RunFolder.create(folder, kind="audit", resume=resume)  # says what is wrong before any work is done
+    how = audits.Explain(
+        players=players,
+        value=value,
+        of=of,
+        fill=fill,
+        index=index,
+        order=order,
+        samples=samples,
+        ids=id,
+        permutations=permutations,
+        max_exact=max_exact,
+    )
+    # What is usual is taken from as many samples as an audit has; a sample named by its id may be any.
+    drawing = Drawing(samples=2**62 if id else max(audits.DEFAULT_SAMPLES, samples), seed=seed, split=split)
+    subject = make_subject(model, data, reading, drawing)
+    made = audits.plan(subject, budget=how.need(subject, effort="full").wanted, probes=how)  # type: ignore[arg-type]
+    _show_plan(subject, made)
+    if plan:
+        return 0
+    try:
+        with bars() as advance:
+            found = audits.explain(
+                subject,
+                how,
+                seed=seed,
+                on_event=lambda event: _watch(event, advance),
+                out=folder,
+                resume=resume,
+                command=_command(model, data, how, reading, drawing),
+            )
+    except KeyboardInterrupt:
+        warn(f"interrupted; --resume continues what is in {folder}")
+        return 130
+    if parquet and found.file is not None:
+        found.save_table(folder / "explanation.parquet")
+    _show(found)
+    say(f"\nreport: {folder / 'index.html'}")
+    return 1 if found.report.failed else 0
+
+
+def _command(model: str, data: str, how: Explain, reading: Reading, drawing: Drawing) -> str:
+    """Return the command that makes the same report again."""
+    words = ["pellucid explain", *(shlex.quote(portable(spec)) for spec in (model, data))]
+    usual = type(how)()
+    words += [
+        f"--{name.replace('_', '-')} {shlex.quote(str(getattr(how, name)))}"
+        for name in ("players", "index", "order", "value", "of", "fill", "permutations", "max_exact")
+        if getattr(how, name) != getattr(usual, name)
+    ]
+    words += [f"--id {name}" for name in how.ids] or [f"--samples {how.samples}"]
+    return " ".join([*words, *options_text(reading, replace(drawing, samples=Drawing().samples))])
+
+
+def _show(found: Explained) -> None:
+    for entry in found.report.skipped:
+        say(f"[skipped] {entry.reason}")
+    for broken in found.report.failed:
+        say(f"[failed] {broken.error}")
+    if found.file is None:
+        return
+    answers = {finding.name: finding.answer for finding in found.report.findings}
+    say(answers["explain"])
+    for one in found.file.samples[:SHOWN]:
+        say()
+        say(answers[f"explain-{one.sample}"])
+        say(_top(one, found.file.value))
+    if (more := len(found.file.samples) - SHOWN) > 0:
+        say(f"\nand {more} more in the report")
+
+
+def _top(one: ExplainedSample, value: str) -> str:
+    """Return the strongest numbers of a sample as a table."""
+    numbers = one.interactions
+    columns = zip(numbers["sets"], numbers["values"], one.stderr, one.noise, strict=True)
+    rows = sorted((row for row in columns if row[0]), key=lambda row: -abs(row[1]))[:TOP]
+    sampled = any(row[2] for row in rows)
+    header = (f"sample {one.sample}: {one.target_name}", value, *(("standard error",) if sampled else ()), "")
+    return table(
+        header,
+        [
+            (
+                " + ".join(one.players[p] for p in players),
+                f"{number:+.3g}",
+                *((f"{stderr:.2g}",) if sampled else ()),
+                "within noise" if abs(number) <= (noise or 0) else "",
+            )
+            for players, number, stderr, noise in rows
+        ],
+    )
