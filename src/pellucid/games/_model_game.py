@@ -26,7 +26,7 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 def _batch_size(size: int, device: torch.device) -> int:
     """A power of two that depends on nothing but the input's size and the kind of device, so that runs repeat."""
     room = _ELEMENTS_PER_BATCH.get(device.type, 1 << 20) // max(1, size)
-    least = _LEAST_ROWS_LARGE if device.type == "cpu" and x.numel() >= _LARGE else _LEAST_ROWS
+    least = _LEAST_ROWS_LARGE if device.type == "cpu" and size >= _LARGE else _LEAST_ROWS
     return min(_MOST_ROWS.get(device.type, 1024), max(least, 1 << max(0, room.bit_length() - 1)))
 
 
