@@ -11,14 +11,16 @@ MOST = 256
 MEMORY = 256 * 2**20
 """Bytes that one batch may keep alive."""
 
-_ELEMENTS = 2**22
+_ELEMENTS = 2**20
+"""Larger batches of photographs are slower per sample on a CPU, not faster: their layers leave the caches."""
+
 _SLACK = 2
 """What functions between the modules keep is not seen; as much again is assumed."""
 
 
 def forwards(subject: Subject) -> int:
     """Return how many samples go through at once without gradients: only a few layers are alive at a time."""
-    return max(16, min(MOST, _ELEMENTS // subject.inputs[0].numel()))
+    return max(4, min(MOST, _ELEMENTS // subject.inputs[0].numel()))
 
 
 def kept(subject: Subject) -> int:
