@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ._errors import DataError
+
 if TYPE_CHECKING:
     from ._finding import Finding
     from ._streams import Stream
@@ -212,8 +214,23 @@ class Dataset:
     background: Tensor | None = None
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for what, names in (("class", self.class_names), ("feature", (*self.feature_names, *self.groups))):
+            for name in names:
+                if not _is_text(name):
+                    raise DataError(f"the {what} name {name!r} of {self.name} is no Unicode text; rename it")
+
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def _is_text(name: str) -> bool:
+    """Whether UTF-8 can write it: a folder's name may be any bytes, and an array of text any numbers."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @runtime_checkable

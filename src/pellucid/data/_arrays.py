@@ -15,6 +15,7 @@ from pellucid.core import DataError, Dataset, read_arrays
 
 from ._rows import spread
 
+MAX_CLASSES = 1_000_000
 _KEYS = "`inputs` and `labels`, or `x` and `y`, or these with _train and _test at the end"
 
 
@@ -89,6 +90,8 @@ def _labels(labels: np.ndarray, what: str) -> Tensor:
         )
     if len(labels) and int(labels.min()) < 0:
         raise DataError(f"{what} must count classes from 0, got {int(labels.min())}")
+    if len(labels) and int(labels.max()) >= MAX_CLASSES:
+        raise DataError(f"{what} must count classes from 0 to less than {MAX_CLASSES:,}, got {int(labels.max())}")
     return torch.from_numpy(labels.astype(np.int64))
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import get_args
+from typing import Any, get_args
 
-from pellucid.core import DataError, DataMissing, Dataset
+from pellucid.core import DataError, DataMissing, Dataset, nearest, sniff
 
 from ._arrays import Arrays
-from ._cifar import CIFAR10
+from ._arrow import HuggingFace, Parquet
+from ._cifar import CIFAR10, CIFARFiles, binary_files
+from ._csv import CSV
 from ._fashion_mnist import FashionMNIST, load_sample
 from ._folder import ImageFolder
+from ._idx import IDX, idx_files
+from ._images import Fit
 from ._mnist import MNIST
 from ._rows import spread
 from ._sample import take, unit
@@ -24,7 +27,7 @@ from ._synthetic import SyntheticImages, SyntheticTable
 NamedSource = FashionMNIST | MNIST | CIFAR10 | Digits | Iris | Wine | BreastCancer | SyntheticImages | SyntheticTable
 """Sources that are data sets by themselves, known by their kind."""
 
-FileSource = ImageFolder | Arrays
+FileSource = ImageFolder | Arrays | CSV | Parquet | HuggingFace | IDX | CIFARFiles
 """Sources that read the user's own files."""
 
 AnySource = NamedSource | FileSource
@@ -35,46 +38,114 @@ SOURCES: Mapping[str, type[AnySource]] = MappingProxyType(
 )
 """Sources by kind; a recipe's `[data]` table holds the kind and the source's own settings."""
 
-_NAMED: Mapping[str, NamedSource] = MappingProxyType(
+NAMES: Mapping[str, NamedSource] = MappingProxyType(
     {str(source.__struct_config__.tag): source() for source in get_args(NamedSource)}
 )
 
 
-def load(spec: str, *, split: str = "test", skip_corrupt: bool = False, limit: int | None = None) -> Dataset:
+def load(
+    spec: str,
+    *,
+    split: str = "test",
+    skip_corrupt: bool = False,
+    limit: int | None = None,
+    label: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    channels: int | None = None,
+) -> Dataset:
     """Return a data set ready for a model: float inputs, images in [0, 1].
 
     Args:
-        spec: "fashion-mnist" (the shipped sample of the test split when the full set is absent; the note says so),
-            "synthetic-images", "synthetic-table", a folder of class folders, or a `.npz` file.
+        spec: a name ("fashion-mnist" gives the shipped sample of the test split when the full set is absent; the note
+            says so), or the path of a folder of class folders, of IDX, CIFAR binary, CSV or Parquet files, of a data
+            set of Hugging Face saved to disk, or of a `.npz`, CSV, Parquet or IDX file.
         split: "train" or "test".
         skip_corrupt: leave out images that cannot be read instead of stopping.
         limit: at most so many samples, equally many per class, first ones first.
+        label: the label column of a table; if not given the one named label, target or class, else the last.
+        image_size: height and width that images are brought to: the shorter side is resized, with antialiasing, and the
+            middle cut out.
+        channels: 1 makes images gray, 3 makes them color.
 
     Raises:
         DataMissing: a named set is not on this machine.
+        MissingExtra: a package that reads this kind of file is not installed.
         DataError: no such name or path, or the data are not as they must be.
+
+    Example:
+        >>> load("synthetic-images", limit=8, image_size=(6, 6)).inputs.shape
+        torch.Size([8, 1, 6, 6])
     """
     if limit is not None and limit < 1:
         raise DataError(f"limit must be at least 1, got {limit}")
-    dataset = _load(spec, split, skip_corrupt, limit)
+    fit = Fit(image_size, channels)
+    source = NAMES.get(spec) or _source(spec, skip_corrupt=skip_corrupt, limit=limit, label=label, fit=fit)
+    if label is not None and not hasattr(source, "label"):
+        raise DataError(f"{spec} is no table in a file, so it has no label column to choose")
+    dataset = _loaded(source, split)
     if limit is not None and len(dataset) > limit:
         dataset = take(dataset, spread(dataset.labels, limit))
+    if not hasattr(source, "image_size"):  # the others have done it while reading
+        dataset = fit.dataset(dataset)
     return replace(dataset, inputs=unit(dataset.inputs))
 
 
-def _load(spec: str, split: str, skip_corrupt: bool, limit: int | None) -> Dataset:
-    if spec in _NAMED:
-        try:
-            return _NAMED[spec].load(split)
-        except DataMissing:
-            if spec != "fashion-mnist" or split != "test":
-                raise
-            return load_sample()
+def _loaded(source: AnySource, split: str) -> Dataset:
+    try:
+        return source.load(split)
+    except DataMissing:
+        if not isinstance(source, FashionMNIST) or split != "test":
+            raise
+        return load_sample()
+
+
+def _source(spec: str, *, skip_corrupt: bool, limit: int | None, label: str | None, fit: Fit) -> FileSource:
+    """Return the source that reads a file or folder of the user's."""
     path = Path(spec)
+    images: dict[str, Any] = {"image_size": fit.size, "channels": fit.channels}
+    kind = _kind(path)
+    if kind in ("csv", "parquet", "hugging-face"):
+        table = {"path": spec, "limit": limit, "label": label}
+        return CSV(**table) if kind == "csv" else SOURCES[kind](**table, **images)  # type: ignore[return-value]
+    if kind == "folder":
+        return ImageFolder(path=spec, skip_corrupt=skip_corrupt, limit=limit, **images)
+    if kind:
+        return SOURCES[kind](path=spec, limit=limit)  # type: ignore[return-value, call-arg]
+    hint = nearest(spec, NAMES) or f"the names are {', '.join(NAMES)}"
+    raise DataError(f"there is no data set, folder or file {spec!r}; {hint.strip()}")
+
+
+def _kind(path: Path) -> str:
+    """Return the kind of source that reads a path, from what a folder holds and how a file begins; "" if none does."""
     if path.is_dir():
-        return ImageFolder(path=spec, skip_corrupt=skip_corrupt, limit=limit).load(split)
-    if path.exists() or path.suffix == ".npz":
-        return Arrays(path=spec, limit=limit).load(split)
-    near = difflib.get_close_matches(spec, _NAMED, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"the names are {', '.join(_NAMED)}"
-    raise DataError(f"there is no data set, folder or .npz file {spec!r}; {hint}")
+        return _folder_kind(path)
+    if path.suffix.lower() in _SUFFIXES:
+        return _SUFFIXES[path.suffix.lower()]
+    if not path.exists():
+        return ""
+    found = sniff(path)
+    if found in ("npz", "npy", "zip", "pickle", "torch-zip", "safetensors"):
+        return "npz"  # whose reader says what is wrong with the others
+    head = path.open("rb").read(4) if found == "unknown" else b""
+    if found == "gzip" or "idx" in path.name.lower() or head[:3] == b"\0\0\x08":
+        return "idx"
+    if head == b"PAR1":
+        return "parquet"
+    if found == "text":
+        return "csv"
+    raise DataError(f"{path} is no data file that can be read; see the guide `Bring data` for the formats")
+
+
+_SUFFIXES = {".npz": "npz", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+
+
+def _folder_kind(path: Path) -> str:
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        return "hugging-face"
+    if any((path / f"{split}.csv").is_file() for split in ("train", "test")):
+        return "csv"
+    if any(next(path.glob(f"{split}*.parquet"), None) for split in ("train", "test")):
+        return "parquet"
+    if idx_files(path):
+        return "idx"
+    return "cifar-binary" if any(binary_files(path).values()) else "folder"
