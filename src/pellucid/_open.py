@@ -29,6 +29,7 @@ def subject(
     output: Output | None = None,
     surrogates: Mapping[str, Any] | Sequence[str] = (),
     skip_corrupt: bool = False,
+    label: str | None = None,
 ) -> Subject:
     """Join a model and data, wherever they come from, to a subject that can be audited.
 
@@ -48,6 +49,7 @@ def subject(
         surrogates: other models of the same task, to craft transfer attacks on: names for `models.load`, or models by
             name.
         skip_corrupt: leave out images that cannot be read instead of stopping.
+        label: the label column of a table in a file; see `data.load`.
 
     Raises:
         ModelError: the model cannot be loaded or audited.
@@ -63,13 +65,14 @@ def subject(
         raise DataError(f"samples must be at least 1, got {samples}")
     loaded = models.load(os.fspath(model)) if isinstance(model, (str, os.PathLike)) else models.adopt(model)
     rng = Stream(seed).child("samples")
-    found, labelled = _dataset(data, loaded, split=split, skip_corrupt=skip_corrupt, samples=samples, rng=rng)
+    reading = {"split": split, "skip_corrupt": skip_corrupt, "label": label}
+    found, labelled = _dataset(data, loaded, reading, samples, rng)
     drawn = sources.sample(found, min(samples, len(found)), rng=rng)
     matched, said = _matched(drawn, loaded) if labelled else (drawn, [])
     names = surrogates if isinstance(surrogates, Mapping) else {name: models.load(name) for name in surrogates}
     background = drawn.background
     if background is None and drawn.modality == "tabular" and isinstance(data, (str, os.PathLike)) and split != "train":
-        background = _background(os.fspath(data), rng.child("background"))
+        background = _background(os.fspath(data), reading, rng.child("background"))
     kind = _precision(loaded)
     return Subject(
         loaded.model,
@@ -99,12 +102,10 @@ def _precision(loaded: Loaded) -> torch.dtype:
 # -- data ---------------------------------------------------------------------------------------------------------
 
 
-def _dataset(
-    data: Any, loaded: Loaded, *, split: str, skip_corrupt: bool, samples: int, rng: Stream
-) -> tuple[Dataset, bool]:
+def _dataset(data: Any, loaded: Loaded, reading: dict[str, Any], samples: int, rng: Stream) -> tuple[Dataset, bool]:
     """Return the data and whether they have labels."""
     if isinstance(data, (str, os.PathLike)):
-        return _named(os.fspath(data), loaded, split=split, skip_corrupt=skip_corrupt), True
+        return _named(os.fspath(data), loaded, reading), True
     if isinstance(data, Dataset):
         return data, True
     if isinstance(data, tuple) and len(data) == 2:
@@ -118,18 +119,17 @@ def _dataset(
     )
 
 
-def _named(spec: str, loaded: Loaded, *, split: str, skip_corrupt: bool) -> Dataset:
+def _named(spec: str, loaded: Loaded, reading: dict[str, Any]) -> Dataset:
     shape = loaded.input_shape
-    dataset = sources.load(spec, split=split, skip_corrupt=skip_corrupt)
-    if shape is None or len(shape) != 3 or dataset.inputs.shape[1:] == shape:
-        return dataset
-    return sources.load(spec, split=split, skip_corrupt=skip_corrupt, image_size=shape[1:], channels=shape[0])
+    if shape is None or len(shape) != 3:
+        return sources.load(spec, **reading)
+    return sources.load(spec, **reading, image_size=(shape[1], shape[2]), channels=shape[0])
 
 
-def _background(spec: str, rng: Stream) -> Tensor | None:
+def _background(spec: str, reading: dict[str, Any], rng: Stream) -> Tensor | None:
     """Return training rows of a table, or None where there is no training split."""
     try:
-        training = sources.load(spec, split="train")
+        training = sources.load(spec, **{**reading, "split": "train"})
     except DataError:
         return None
     return sources.sample(training, min(_BACKGROUND, len(training)), rng=rng).inputs

@@ -62,6 +62,7 @@ class Drawing:
     samples: Annotated[int, _flag("How many samples to draw, evenly from the classes.")] = 500
     seed: Annotated[int, _flag("Root of all chance: the same seed gives the same result.")] = 0
     split: Annotated[str, _flag("Which part of the data: test or train.")] = "test"
+    label: Annotated[str, _flag("Label column of a table in a file; found by its name if not given.")] = ""
     skip_corrupt: Annotated[bool, _flag("Leave out images that cannot be read instead of stopping.")] = False
 
 
@@ -90,6 +91,7 @@ def make_subject(model: str, data: str, reading: Reading, drawing: Drawing) -> S
         output=output,
         surrogates={name: load_model(name, reading) for name in reading.surrogate},
         skip_corrupt=drawing.skip_corrupt,
+        label=drawing.label or None,
     )
     return made
 
