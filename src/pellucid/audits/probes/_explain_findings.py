@@ -34,7 +34,7 @@ from .._players import is_image
 from .._samples import ids_of, picture
 from .._wording import brief, count, percent
 
-MOST_MARKS, MOST_BARS, MOST_ROWS = 4, 10, 100
+MOST_MARKS, MOST_BARS, MOST_ROWS = 4, 10, 20
 REASON = "An explanation describes what the model does; it is neither good nor bad."
 CAUTIONS = (
     "Inputs with absent players lie off the data that the model was trained on; the numbers describe the model there.",
@@ -82,7 +82,14 @@ class Told:
 
     def set_name(self, k: int, players: tuple[int, ...]) -> str:
         """Return what to call some players of the k-th sample together."""
-        return " + ".join(self.names[k][p] for p in players)
+        return " and ".join(self.names[k][p] for p in players)
+
+    def short_name(self, k: int, players: tuple[int, ...]) -> str:
+        """Return the same in little room: cells are r1c2."""
+        grid, names = self.found[k].grid, self.names[k]
+        if grid is not None:
+            names = tuple(f"r{p // grid[1] + 1}c{p % grid[1] + 1}" for p in range(len(names)))
+        return " + ".join(names[p] for p in players)
 
 
 def _strongest(one: Explanation, most: int) -> list[tuple[int, tuple[int, ...], float]]:
@@ -117,9 +124,8 @@ def sample_finding(told: Told, k: int) -> Finding:
         answer=_answer(told, k),
         measure=Measure(
             name=f"score[{sample}]",
-            label=f"{told.unit} of {name} on sample {sample}",
+            label=f"{told.unit} of {name} on sample {sample}, {brief(one.empty)} with all {told.noun[1]} absent",
             value=number(one.score),
-            usual=f"{brief(one.empty)} with all {told.noun[1]} absent",
         ),
         level="noted",
         reason=REASON,
@@ -173,17 +179,12 @@ def _exhibits(told: Told, k: int) -> list[Exhibit]:
 def _pictures(told: Told, k: int) -> Gallery:
     one, subject = told.found[k], told.subject
     title = f"{'answer' if told.predicted else 'class'}: {told.class_name(k)}"
-    noise = one.noise()
-    shown = [found for found in _strongest(one, 4 * MOST_MARKS) if abs(found[2]) > float(noise[found[0]])]
+    noise, tinted = one.noise(), _tinted(told, k)
+    colors = f"Blue is for, orange against. Each {told.noun[0]} has the color of its Shapley value."
     if one.grid is None:
-        return Gallery(
-            title="What speaks for and against it",
-            pictures=(
-                picture(subject.inputs[k], title=title, bounds=subject.bounds),
-                _tinted(told, k),
-            ),
-            caption="Right: the share of each segment (Shapley value), blue for and orange against.",
-        )
+        plain = picture(subject.inputs[k], title=title, bounds=subject.bounds)
+        return Gallery(title="What speaks for and against it", pictures=(plain, tinted), caption=colors)
+    shown = [found for found in _strongest(one, 4 * MOST_MARKS) if abs(found[2]) > float(noise[found[0]])]
     marks = tuple(
         Mark(cells=players, weight=value, label="together" if len(players) > 1 else "")
         for _, players, value in shown[:MOST_MARKS]
@@ -194,8 +195,8 @@ def _pictures(told: Told, k: int) -> Gallery:
     marked = picture(subject.inputs[k], title=title, caption=caption, bounds=subject.bounds, grid=one.grid, marks=marks)
     return Gallery(
         title="What speaks for and against it",
-        pictures=(marked,),
-        caption=f"{_index_in_words(one)} What several {told.noun[1]} have is theirs together, beyond their parts.",
+        pictures=(marked, tinted),
+        caption=f"{colors} Left, what several {told.noun[1]} have is theirs together, beyond their parts.",
     )
 
 
@@ -210,7 +211,8 @@ def _tinted(told: Told, k: int) -> Picture:
     color = np.where(share[..., None] >= 0, np.array([0.0, 114.0, 178.0]), np.array([213.0, 94.0, 0.0]))
     weight = 0.75 * np.abs(share)[..., None]
     pixels = np.rint((1 - weight) * gray[..., None] + weight * color).clip(0, 255).astype(np.uint8)
-    return Picture(pixels=pixels, title="shares", caption=f"largest: {_signed(float(one.shapley.abs().max()))}"[:40])
+    best, worst = float(one.shapley.max()), float(one.shapley.min())
+    return Picture(pixels=pixels, title=f"share of each {told.noun[0]}", caption=f"{_signed(worst)} to {_signed(best)}")
 
 
 def _map(told: Told, k: int) -> Heatmap:
@@ -255,8 +257,10 @@ def _bars(told: Told, k: int) -> Curve:
         y=Axis("what it adds", told.unit),
         lines=tuple(lines),
         bars=True,
-        categories=tuple(told.set_name(k, players) for _, players, _ in shown),
-        caption=_index_in_words(one) + (" With 95% intervals." if sampled else ""),
+        categories=tuple(told.short_name(k, players) for _, players, _ in shown),
+        caption=_index_in_words(one)
+        + (" r1c2 is the cell in row 1, column 2." if one.grid is not None else "")
+        + (" With 95% intervals." if sampled else ""),
     )
 
 
@@ -288,7 +292,7 @@ def _table(told: Told, k: int) -> Table:
     rows = []
     for row, players, value in shown:
         error = [] if one.exact else [number(one.stderr[row])]
-        rows.append((told.set_name(k, players), len(players), number(value), *error, number(noise[row])))
+        rows.append((told.short_name(k, players), len(players), number(value), *error, number(noise[row])))
     total = len(one.stderr) - 1
     more = f" The strongest {len(rows)} of {total:,}; explanation.json has all." if total > len(rows) else ""
     return Table(
@@ -419,7 +423,8 @@ def _curve(told: Told, rng: Stream) -> Curve:
     lines = [
         Line(name="mean over samples", x=x, y=numbers(found.value), low=numbers(found.low), high=numbers(found.high))
     ]
-    lines.append(Line(name="noise", x=x, y=numbers(noise.mean(0)), role="noise"))
+    if float(noise.mean(0).max()) > 0.01 * float(found.value.max() - found.value.min()):
+        lines.append(Line(name="noise", x=x, y=numbers(noise.mean(0)), role="noise"))
     return Curve(
         title=f"The score as {told.noun[1]} come in",
         x=Axis(f"{told.noun[1]} present", "%"),
