@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from pellucid import core
 from pellucid.core import ModelError, Players, Stream
 from pellucid.games import (
+    Counted,
     Features,
     ModelGame,
     Patches,
@@ -20,6 +21,7 @@ from pellucid.games import (
     margin,
     noise_floor,
     probability,
+    restrict,
     table,
 )
 
@@ -241,3 +243,8 @@ def test_noise_floor_sees_rounding_and_real_noise(rng):
             return Stream(self.calls).child("noise").normal((len(keep), 1), dtype=torch.float64)[:, 0] * 0.1
 
     assert noise_floor(Noisy(), rng=rng, probes=2000) == pytest.approx(0.1, rel=0.1)
+
+
+def test_noise_floor_looks_through_wrappers(rng):
+    game = ModelGame(nn.Linear(5, 2), torch.ones(5), Features(fill="zero"), logit(0))
+    assert noise_floor(Counted(restrict(game, present=[0])), rng=rng) > 1e-10

@@ -257,7 +257,7 @@ def _checked_owner(players: Players) -> Tensor:
 
 
 def noise_floor(game: Game, *, rng: Stream, probes: int = 64) -> float:
-    """How exactly does the game repeat its values? The deviation of one evaluation, from `2 * probes` evaluations.
+    """How exactly does the game repeat its values? The deviation of one evaluation, from `2 * probes` coalitions.
 
     The same random coalitions are evaluated twice, at other positions of batches of other sizes. A dividend of s
     players carries 2**(s/2) times this noise: below 3 times that it cannot be told from rounding. At least half a unit
@@ -268,5 +268,15 @@ def noise_floor(game: Game, *, rng: Stream, probes: int = 64) -> float:
     backwards, cut = keep.flip(0), max(1, probes // 5)
     again = torch.cat([game(part) for part in (backwards[:cut], backwards[cut:]) if len(part)]).flip(0)
     deviation = float((first - again).square().mean().sqrt()) / 2**0.5
-    rounding = torch.finfo(getattr(game, "dtype", torch.float64)).eps / 2 * float(first.abs().mean())
+    rounding = torch.finfo(_precision(game)).eps / 2 * float(first.abs().mean())
     return max(deviation, rounding)
+
+
+def _precision(game: object) -> torch.dtype:
+    """Return what a game computes in, looking through wrappers; float64 where it does not say."""
+    while game is not None:
+        found = getattr(game, "dtype", None)
+        if isinstance(found, torch.dtype):
+            return found
+        game = getattr(game, "game", None)
+    return torch.float64
