@@ -81,7 +81,7 @@ class Panel:
         if self.rows:
             kept = [k for k in range(len(self.columns)) if not any(isinstance(row[k], Spark) for row in self.rows)]
             cells = [[_cut(self.columns[k], 60) for k in kept]]
-            most = {k: 72 for k in kept[:-1]}  # nothing stands to the right of the last column
+            most = dict.fromkeys(kept[:-1], 72)  # nothing stands to the right of the last column
             cells += [[_cut(_plain_cell(row[k]), most.get(k, 300)) for k in kept] for row in self.rows[:MOST_ROWS]]
             widths = [max(len(row[k]) for row in cells) for k in range(len(kept))]
             lines += ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
@@ -159,7 +159,10 @@ def plain(value: Cell) -> str:
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
-_BOX = "font-family:system-ui,sans-serif;font-size:13px;line-height:1.45;max-width:60em;color:inherit;text-align:left"
+_BOX = (
+    "font-family:system-ui,sans-serif;font-size:13px;line-height:1.45;max-width:60em;color:inherit;text-align:left;"
+    "overflow-wrap:break-word"
+)
 _CELL = "padding:.2em 1em .2em 0;vertical-align:top;border-bottom:1px solid rgba(128,128,128,.3);"
 
 # Middling tones, told apart from white and from black alike; the word beside the dot says the same.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 from PIL import Image
 
 from pellucid.core import Axis, Curve, Heatmap, Line, Number, Picture, Table
@@ -26,6 +27,7 @@ SERIES = 6
 SHADES = 20
 MAX_ROWS = 200
 MAX_CELLS = 64 * 64
+MAX_BARS = 60  # more columns than that nobody tells apart
 LARGEST_PICTURE = 384
 VALUES_UP_TO = 12
 
@@ -52,6 +54,7 @@ class Chart:
         summary: one sentence for those who do not see it.
         columns, rows: the numbers as a table.
         every: the table shows every so-many-th point.
+        left_out: what the drawing leaves out, in a sentence; empty if nothing.
     """
 
     options: dict[str, Any]
@@ -64,12 +67,19 @@ class Chart:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     every: int = 1
+    left_out: str = ""
 
 
 def chart(curve: Curve) -> Chart:
     """Return the drawing of a curve, or of columns over categories."""
-    options = _bars(curve) if curve.bars else _lines(curve)
     columns, rows, every = _numbers(curve)
+    total = len(curve.categories)
+    left_out = ""
+    if curve.bars and total > MAX_BARS:
+        left_out = f"The first {MAX_BARS} of {total:,} are drawn; report.json has them all."
+        curve = _first_bars(curve)
+        rows, every = rows[:MAX_ROWS], 1
+    options = _bars(curve) if curve.bars else _lines(curve)
     flat = curve.bars and lies_down(curve)
     series = max(1, sum(line.role == "main" for line in curve.lines))
     x_label, y_label = _axis_label(curve.x), _axis_label(curve.y)
@@ -84,7 +94,16 @@ def chart(curve: Curve) -> Chart:
         columns=columns,
         rows=rows,
         every=every,
+        left_out=left_out,
     )
+
+
+def _first_bars(curve: Curve) -> Curve:
+    """Return the columns that are drawn where there are too many for one picture."""
+    lines = tuple(
+        replace(line, y=line.y[:MAX_BARS], low=line.low[:MAX_BARS], high=line.high[:MAX_BARS]) for line in curve.lines
+    )
+    return replace(curve, categories=curve.categories[:MAX_BARS], lines=lines)
 
 
 def lies_down(curve: Curve) -> bool:
@@ -371,7 +390,8 @@ def _numbers(curve: Curve) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]
             for line in curve.lines
             for k, x in enumerate(line.x)
         ]
-    every = max(1, math.ceil(len(rows) / MAX_ROWS))
+    # Columns have names: the first ones are shown, not some of them.
+    every = 1 if curve.bars else max(1, math.ceil(len(rows) / MAX_ROWS))
     return columns, tuple(rows[::every]), every
 
 
