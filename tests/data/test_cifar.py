@@ -58,3 +58,45 @@ def test_the_real_mnist_has_its_known_sums():
     assert train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     assert test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
     assert float(train.inputs.float().mean() / 255) == pytest.approx(0.1306604762738429, abs=1e-6)
+
+
+RECORDS = np.random.default_rng(0).integers(0, 10, (8, 3073), dtype=np.uint8)
+
+
+@pytest.fixture
+def binary(tmp_path):
+    (tmp_path / "data_batch_1.bin").write_bytes(RECORDS[:2].tobytes())
+    (tmp_path / "data_batch_2.bin").write_bytes(RECORDS[2:4].tobytes())
+    (tmp_path / "test_batch.bin").write_bytes(RECORDS[4:].tobytes())
+    return tmp_path
+
+
+def test_binary_files_are_read_batch_after_batch(binary):
+    train, test = data.load(str(binary), split="train"), data.load(str(binary))
+    assert train.labels.tolist() == RECORDS[:4, 0].tolist()
+    pixels = RECORDS[4:, 1:].reshape(4, 3, 32, 32)
+    assert torch.equal((test.inputs * 255).round().byte(), torch.from_numpy(pixels))
+    assert test.class_names == ()
+    (binary / "batches.meta.txt").write_text("\n".join("abcdefghij") + "\n\n")
+    assert data.load(str(binary)).class_names == tuple("abcdefghij")
+    (binary / "batches.meta.txt").write_text("a\nb\n")
+    with pytest.raises(DataError, match="but 2 class names"):
+        data.load(str(binary))
+
+
+def test_records_with_two_labels_give_the_fine_one(tmp_path):
+    rows = np.random.default_rng(1).integers(0, 100, (5, 3074), dtype=np.uint8)
+    (tmp_path / "test.bin").write_bytes(rows.tobytes())
+    (tmp_path / "fine_label_names.txt").write_text("\n".join(f"c{k}" for k in range(100)))
+    loaded = data.load(str(tmp_path))
+    assert loaded.labels.tolist() == rows[:, 1].tolist()
+    assert torch.equal((loaded.inputs * 255).round().byte().flatten(1), torch.from_numpy(rows[:, 2:]))
+
+
+def test_broken_binary_files_are_refused(binary):
+    (binary / "test_batch.bin").write_bytes(RECORDS.tobytes()[:-1])
+    with pytest.raises(DataError, match=r"test_batch\.bin is truncated, or no CIFAR file"):
+        data.load(str(binary))
+    (binary / "test_batch.bin").unlink()
+    with pytest.raises(DataError, match=r"has no \.bin files for the split 'test'"):
+        data.load(str(binary))

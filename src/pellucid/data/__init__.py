@@ -1,13 +1,16 @@
 """Data sets: where they come from, how they are checked, how a few samples are drawn."""
 
 from ._arrays import Arrays
+from ._arrow import HuggingFace, Parquet
 from ._augment import Augment
-from ._cifar import CIFAR10
+from ._cifar import CIFAR10, CIFARFiles
+from ._csv import CSV
 from ._download import DOWNLOADS, NAMED, download, verify
 from ._facts import Facts
 from ._fashion_mnist import FashionMNIST
 from ._folder import ImageFolder
 from ._homes import NpmPackage, WebArchive, WebFile, WebFiles
+from ._idx import IDX
 from ._load import SOURCES, AnySource, load
 from ._mnist import MNIST
 from ._places import cache
@@ -17,7 +20,9 @@ from ._synthetic import SyntheticImages, SyntheticTable, synthetic_images, synth
 
 __all__ = [
     "CIFAR10",
+    "CSV",
     "DOWNLOADS",
+    "IDX",
     "MNIST",
     "NAMED",
     "SOURCES",
@@ -25,12 +30,15 @@ __all__ = [
     "Arrays",
     "Augment",
     "BreastCancer",
+    "CIFARFiles",
     "Digits",
     "Facts",
     "FashionMNIST",
+    "HuggingFace",
     "ImageFolder",
     "Iris",
     "NpmPackage",
+    "Parquet",
     "SyntheticImages",
     "SyntheticTable",
     "WebArchive",

@@ -59,6 +59,7 @@ class Arrays(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             bounds=None if inputs.ndim == 2 else (0.0, 1.0),
             note=found.note,
             feature_names=_names(arrays, "feature_names", width, path) if width else (),
+            background=_background(arrays, path, width) if width else None,
         )
 
 
@@ -79,6 +80,19 @@ def _keys(arrays: Mapping[str, np.ndarray], split: str, path: Path) -> tuple[str
                 raise DataError(f"{path} is not divided for training; name its arrays x_train, y_train, x_test, y_test")
             return x, y
     raise DataError(f"{path} must hold {_KEYS} (asked for: {split}); it holds {', '.join(sorted(arrays)) or 'nothing'}")
+
+
+def _background(arrays: Mapping[str, np.ndarray], path: Path, width: int) -> Tensor | None:
+    """Return the training rows of a table; None where the file has none."""
+    key = next((key for key in ("inputs_train", "x_train") if key in arrays), None)
+    if key is None:
+        return None
+    if arrays[key].ndim != 2 or arrays[key].shape[1] != width:
+        raise DataError(f"{path}: {key} must have {width} columns like the other split, got shape {arrays[key].shape}")
+    rows = _table(arrays[key], f"{path}: {key}").values
+    if not rows.isfinite().all():
+        raise DataError(f"{path}: {key} holds NaN or infinity; remove or repair it")
+    return rows
 
 
 def _labels(labels: np.ndarray, what: str) -> Tensor:

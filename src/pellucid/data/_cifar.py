@@ -17,10 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.core import DataError, Dataset, first_line
+from pellucid.core import DataError, Dataset, first_line, read_text
 
 from ._facts import Facts
 from ._homes import NpmPackage, WebArchive, WebFile
+from ._images import check_bytes
+from ._rows import spread
 
 RECORD = 3073
 BATCHES = tuple(f"data_batch_{k}" for k in range(1, 6))
@@ -131,7 +133,71 @@ def _decoded(
     return records(b"".join(facts.read(folder, name) for name in names))
 
 
-def records(raw: bytes) -> tuple[Tensor, Tensor]:
+def records(raw: bytes, record: int = RECORD) -> tuple[Tensor, Tensor]:
     """Return the images (uint8, `(N, 3, 32, 32)`) and labels (int64) in the bytes of whole records."""
-    rows = torch.from_numpy(np.frombuffer(raw, dtype=np.uint8).reshape(-1, RECORD).copy())
-    return rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0].long()
+    rows = torch.from_numpy(np.frombuffer(raw, dtype=np.uint8).reshape(-1, record).copy())
+    return rows[:, record - 3072 :].reshape(-1, 3, 32, 32), rows[:, record - 3073].long()
+
+
+class CIFARFiles(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="cifar-binary"
+):
+    """A folder of `.bin` files in the binary layout of CIFAR-10 or CIFAR-100.
+
+    Files whose names begin with `test` are the test split, those beginning with `data_batch` or `train` the training
+    split. `batches.meta.txt` or `fine_label_names.txt` names the classes; with the latter each record has two labels,
+    coarse and fine, and the fine one is taken.
+
+    Args:
+        path: the folder.
+        limit: keep at most so many samples, equally many per class, first rows first.
+    """
+
+    path: str
+    limit: int | None = None
+
+    def load(self, split: str) -> Dataset:
+        """Return the split with uint8 images `(N, 3, 32, 32)`.
+
+        Raises:
+            DataError: no such split, a file is truncated, or a label has no name.
+        """
+        folder = Path(self.path)
+        files = binary_files(folder).get(split, [])
+        if not files:
+            raise DataError(f"{folder} has no .bin files for the split {split!r}; their names begin with train or test")
+        fine = folder / "fine_label_names.txt"
+        record = RECORD + 1 if fine.is_file() else RECORD
+        check_bytes(sum(_records_in(file, record) for file in files), 3072)
+        images, labels = records(b"".join(file.read_bytes() for file in files), record)
+        names = _names(fine if fine.is_file() else folder / "batches.meta.txt")
+        if names and int(labels.max()) >= len(names):
+            raise DataError(f"{folder} has the label {int(labels.max())}, but {len(names)} class names")
+        if len(torch.unique(labels)) < 2:
+            raise DataError(f"{folder} has samples of one class only; an audit compares at least two classes")
+        rows = spread(labels, self.limit)
+        return Dataset(
+            images[rows], labels[rows], class_names=names, name=folder.resolve().name, modality="image", ids=rows
+        )
+
+
+def binary_files(folder: Path) -> dict[str, list[Path]]:
+    """Return the `.bin` files of each split of a folder."""
+    files = sorted(path for path in folder.glob("*.bin") if path.is_file())
+    return {
+        "train": [path for path in files if path.name.startswith(("data_batch", "train"))],
+        "test": [path for path in files if path.name.startswith("test")],
+    }
+
+
+def _records_in(path: Path, record: int) -> int:
+    size = path.stat().st_size
+    if size == 0 or size % record:
+        raise DataError(f"{path} is truncated, or no CIFAR file: its {size:,} bytes are not records of {record:,}")
+    return size // record
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        return ()
+    return tuple(line.strip() for line in read_text(path, max_bytes=2**20).splitlines() if line.strip())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -11,17 +12,21 @@ import torch
 
 from pellucid.core import DataError, Dataset, read_image
 
+from ._images import Fit, joined, stacked
+from ._limits import MAX_PIXELS
 from ._rows import spread
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 SPLITS = frozenset({"train", "test", "val", "valid", "validation"})
-MAX_BYTES = 4 * 2**30
 
 
 class ImageFolder(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="folder"
 ):
-    """A folder of class folders with PNG or JPEG images, all of one size and either all gray or all in color.
+    """A folder of class folders with PNG or JPEG images.
+
+    They must be of one size, unless `image_size` gives one. Gray images among color ones are read as color, and the
+    note says so.
 
     The folder may hold the class folders itself, or `train` and `test` that do. Classes are numbered in the order of
     their names. Ids number the images in the order of class and file name.
@@ -30,11 +35,15 @@ class ImageFolder(
         path: the folder.
         skip_corrupt: leave out images that cannot be read, and say so in the note, instead of stopping.
         limit: read at most so many images, equally many per class, first names first.
+        image_size: height and width that images are brought to: shorter side resized, middle cut out.
+        channels: 1 makes images gray, 3 makes them color.
     """
 
     path: str
     skip_corrupt: bool = False
     limit: int | None = None
+    image_size: tuple[int, int] | None = None
+    channels: Literal[1, 3] | None = None
 
     def load(self, split: str) -> Dataset:
         """Return the split with uint8 images `(N, C, H, W)`.
@@ -50,42 +59,35 @@ class ImageFolder(
         if len(torch.unique(labels)) < 2:
             raise DataError(f"{folder} has images of one class only; an audit compares at least two classes")
         rows = spread(labels, self.limit)
-        images, kept, skipped = self._read([listed[row][0] for row in rows.tolist()])
+        kept: list[int] = []
+        skipped: list[Path] = []
+        images = self._read([listed[row][0] for row in rows.tolist()], kept, skipped)
+        stack, done = stacked(images, fit=Fit(self.image_size, self.channels), count=len(rows))
         rows = rows[kept]
-        stacked = torch.from_numpy(np.stack(images))
         return Dataset(
-            stacked[:, None] if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2).contiguous(),
+            stack,
             labels[rows],
             class_names=names,
             name=root.resolve().name,
             modality="image",
             ids=rows,
-            note=_note(skipped, folder),
+            note=joined([_note(skipped, folder), done]),
         )
 
-    def _read(self, paths: Sequence[Path]) -> tuple[list[np.ndarray], list[int], list[Path]]:
-        """Return the images, which of `paths` they are, and the paths that could not be read."""
-        images: list[np.ndarray] = []
-        kept: list[int] = []
-        skipped: list[Path] = []
+    def _read(self, paths: Sequence[Path], kept: list[int], skipped: list[Path]) -> Iterator[tuple[str, np.ndarray]]:
+        """Read the images; `kept` gets which of `paths` they are, `skipped` the paths that could not be read."""
         for row, path in enumerate(paths):
             try:
-                image = read_image(path)
+                image = read_image(path, max_pixels=MAX_PIXELS)
             except DataError:
                 if not self.skip_corrupt:
                     raise
                 skipped.append(path)
                 continue
-            if images:
-                _check_alike(images[0], paths[kept[0]], image, path)
-            elif image.nbytes * len(paths) > MAX_BYTES:
-                fit = MAX_BYTES // image.nbytes
-                raise DataError(f"{len(paths):,} images of {path.parent} do not fit in memory; read at most {fit:,}")
-            images.append(image)
             kept.append(row)
-        if not images:
+            yield str(path), image
+        if not kept:
             raise DataError(f"none of the {len(paths)} images in {self.path} can be read")
-        return images, kept, skipped
 
 
 def _split_folder(root: Path, split: str) -> Path:
@@ -122,19 +124,6 @@ def _images(folder: Path) -> list[Path]:
         return []
     files = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     return sorted(path for path in files if not path.name.startswith("."))
-
-
-def _check_alike(first: np.ndarray, first_path: Path, image: np.ndarray, path: Path) -> None:
-    if image.shape[:2] != first.shape[:2]:
-        sizes = f"{first_path} is {_size(first)} and {path} is {_size(image)}"
-        raise DataError(f"the images have several sizes: {sizes} pixels; resize them to one size")
-    if image.ndim != first.ndim:
-        gray, color = (path, first_path) if image.ndim == 2 else (first_path, path)
-        raise DataError(f"gray and color images are mixed: {gray} is gray and {color} in color; convert them to one")
-
-
-def _size(image: np.ndarray) -> str:
-    return f"{image.shape[1]} x {image.shape[0]}"
 
 
 def _note(skipped: Sequence[Path], folder: Path) -> str:

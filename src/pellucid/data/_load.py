@@ -79,7 +79,14 @@ def load(
     if limit is not None and limit < 1:
         raise DataError(f"limit must be at least 1, got {limit}")
     fit = Fit(image_size, channels)
-    source = NAMES.get(spec) or _source(spec, skip_corrupt=skip_corrupt, limit=limit, label=label, fit=fit)
+    settings = {
+        "skip_corrupt": skip_corrupt,
+        "limit": limit,
+        "label": label,
+        "image_size": fit.size,
+        "channels": channels,
+    }
+    source = NAMES.get(spec) or _source(spec, settings)
     if label is not None and not hasattr(source, "label"):
         raise DataError(f"{spec} is no table in a file, so it has no label column to choose")
     dataset = _loaded(source, split)
@@ -99,18 +106,13 @@ def _loaded(source: AnySource, split: str) -> Dataset:
         return load_sample()
 
 
-def _source(spec: str, *, skip_corrupt: bool, limit: int | None, label: str | None, fit: Fit) -> FileSource:
-    """Return the source that reads a file or folder of the user's."""
-    path = Path(spec)
-    images: dict[str, Any] = {"image_size": fit.size, "channels": fit.channels}
-    kind = _kind(path)
-    if kind in ("csv", "parquet", "hugging-face"):
-        table = {"path": spec, "limit": limit, "label": label}
-        return CSV(**table) if kind == "csv" else SOURCES[kind](**table, **images)  # type: ignore[return-value]
-    if kind == "folder":
-        return ImageFolder(path=spec, skip_corrupt=skip_corrupt, limit=limit, **images)
+def _source(spec: str, settings: Mapping[str, Any]) -> AnySource:
+    """Return the source that reads a file or folder of the user's, with those settings that it has."""
+    kind = _kind(Path(spec))
     if kind:
-        return SOURCES[kind](path=spec, limit=limit)  # type: ignore[return-value, call-arg]
+        source: Any = SOURCES[kind]
+        built: AnySource = source(path=spec, **{k: v for k, v in settings.items() if k in source.__struct_fields__})
+        return built
     hint = nearest(spec, NAMES) or f"the names are {', '.join(NAMES)}"
     raise DataError(f"there is no data set, folder or file {spec!r}; {hint.strip()}")
 
@@ -126,7 +128,8 @@ def _kind(path: Path) -> str:
     found = sniff(path)
     if found in ("npz", "npy", "zip", "pickle", "torch-zip", "safetensors"):
         return "npz"  # whose reader says what is wrong with the others
-    head = path.open("rb").read(4) if found == "unknown" else b""
+    with path.open("rb") as file:
+        head = file.read(4)
     if found == "gzip" or "idx" in path.name.lower() or head[:3] == b"\0\0\x08":
         return "idx"
     if head == b"PAR1":
