@@ -109,8 +109,8 @@ def _made(factory: object, spec: str, name: str) -> Loaded:
         isinstance(model, (Loaded, nn.Module)) or callable(model) or is_estimator(model)
     ):
         raise ModelError(
-            f"{spec}() returns {type(model).__name__}, not a torch.nn.Module, a scikit-learn estimator, a function of a "
-            "batch or a models.Loaded"
+            f"{spec}() returns {type(model).__name__}, not a torch.nn.Module, scikit-learn estimator, function of "
+            "a batch or a models.Loaded"
         )
     return adopt(model, name=name)
 

@@ -18,6 +18,7 @@ from ._card import Card
 from ._code import from_file, from_module
 from ._libraries import PRETRAINED, from_timm, from_torchvision, from_transformers, torchvision_weights
 from ._loaded import Loaded
+from ._program import from_program
 from ._weights import fill, read_weights
 
 _WEIGHTS = Path(__file__).parent / "weights"
@@ -37,6 +38,7 @@ def load(spec: str, *, device: torch.device | str = "cpu", trust: bool = False) 
     | a folder, or `weights.safetensors` with its card | what `pellucid train` wrote or exported |
     | `path/to/file.py:factory` | a Python file, which is run |
     | `package.module:factory` | an importable module, which is imported |
+    | `program.pt2` | a program of `torch.export.save` with a dynamic batch |
     | `timm:NAME`, `torchvision:NAME` | a network of that library |
     | `hf:FOLDER` | an image classifier in Hugging Face's layout, with safetensors |
 
@@ -48,7 +50,7 @@ def load(spec: str, *, device: torch.device | str = "cpu", trust: bool = False) 
     Args:
         spec: see the table. Name only Python files and modules that you trust: their code runs.
         device: where to put it.
-        trust: open a model file even if it may run code when opened.
+        trust: open a `.pt2` program without looking for code in it first. A program may run code when torch opens it.
 
     Raises:
         ModelError: in one sentence, what is missing or does not fit.
@@ -69,6 +71,8 @@ def load(spec: str, *, device: torch.device | str = "cpu", trust: bool = False) 
             return _load_library(match, place)
         if spec.startswith("hf:"):
             return _placed(from_transformers(Path(spec.removeprefix("hf:")), place), place)
+        if Path(spec).suffix == ".pt2":
+            return from_program(Path(spec), place, trust=trust)
         trained = _trained(spec)
         if trained is not None:
             return _load_trained(trained, place)

@@ -74,8 +74,8 @@ def _why_not(path: Path, error: Exception) -> str:
     if "weights_only" in text.lower() or "WeightsUnpickler" in text or "Unsupported" in text:
         what = f" ({found[1]})" if found else ""
         return (
-            f"{path} is a pickle, which can run code when opened, and is refused: it holds more than weights{what}; save "
-            "only these: torch.save(model.state_dict(), PATH), or as safetensors"
+            f"{path} is a pickle, which can run code when opened, and is refused: it holds more than weights{what}; "
+            "save only these: torch.save(model.state_dict(), PATH), or as safetensors"
         )
     return f"{path} is a damaged weights file: {first_line(error)}"
 
