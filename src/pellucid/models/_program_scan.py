@@ -38,75 +38,19 @@ _NAME = re.compile(r"[^\W\d]\w{0,300}")
 _STRING = re.compile(r"[\w ,>.\-]{0,200}")  # options such as "tanh", and the equations of einsum
 _SYMBOL = re.compile(r"[a-z]{1,6}\d{1,9}")
 
-_HIGHER = ("wrap_with_autocast", "wrap_with_set_grad_enabled")
-_OPERATOR = [
-    "add",
-    "sub",
-    "mul",
-    "floordiv",
-    "truediv",
-    "mod",
-    "neg",
-    "abs",
-    "eq",
-    "ne",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-    "and_",
-    "or_",
-    "not_",
-    "getitem",
-]
-_SYMBOLIC = ["sym_int", "sym_float", "sym_max", "sym_min", "sym_not", "sym_ite", "sym_sum"]
-_MATH = ["ceil", "floor", "trunc"]
-_PLAIN = {
-    *(f"torch.ops.higher_order.{name}" for name in _HIGHER),
-    *(f"_operator.{name}" for name in _OPERATOR),
-    *(f"torch.{name}" for name in _SYMBOLIC),
-    *(f"math.{name}" for name in _MATH),
-}
+_PLAIN = re.compile(
+    r"torch\.ops\.higher_order\.wrap_with_(autocast|set_grad_enabled)|math\.(ceil|floor|trunc)|"
+    r"_operator\.(add|sub|mul|floordiv|truediv|mod|neg|abs|eq|ne|lt|le|gt|ge|and_|or_|not_|getitem)|"
+    r"torch\.sym_(int|float|max|min|not|ite|sum)"
+)
 _ATEN = re.compile(r"torch\.ops\.aten\.(\w+)\.(\w+)")
 _FILES = {"from_file", "save"}  # operators that open files
 
 # Functions in shape expressions, as torch prints them and as its parser knows them.
-_EXPRESSIONS = set(
-    [
-        "Symbol",
-        "Integer",
-        "Mul",
-        "Add",
-        "Max",
-        "Min",
-        "Mod",
-        "PythonMod",
-        "FloorDiv",
-        "CeilDiv",
-        "CleanDiv",
-        "FloorToInt",
-        "CeilToInt",
-        "TruncToInt",
-        "ToFloat",
-        "IntTrueDiv",
-        "Eq",
-        "Ne",
-        "Lt",
-        "Le",
-        "Gt",
-        "Ge",
-        "StrictLessThan",
-        "StrictGreaterThan",
-        "LessThan",
-        "GreaterThan",
-        "Equality",
-        "Unequality",
-        "And",
-        "Or",
-        "Not",
-        "true",
-        "false",
-    ]
+_FUNCTION = re.compile(
+    r"Symbol|Integer|Mul|Add|Max|Min|Mod|PythonMod|FloorDiv|CeilDiv|CleanDiv|FloorToInt|CeilToInt|TruncToInt|ToFloat|"
+    r"IntTrueDiv|Eq|Ne|Lt|Le|Gt|Ge|StrictLessThan|StrictGreaterThan|LessThan|GreaterThan|Equality|Unequality|And|Or|Not|"
+    r"true|false"
 )
 _CONTAINERS = {"builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
 
@@ -250,7 +194,7 @@ def _walk(value: Any, where: str) -> None:
 
 
 def _check_target(target: str) -> None:
-    if target in _PLAIN:
+    if _PLAIN.fullmatch(target):
         return
     match = _ATEN.fullmatch(target)
     if match is None or match[1] in _FILES:
@@ -318,13 +262,13 @@ def _check_expression(text: str) -> None:
     """Check the expression of a size, which torch evaluates: symbols, whole numbers and known functions."""
     for node in _tree(text):
         match node:
-            case ast.Name(id=name) if _SYMBOL.fullmatch(name) or name in _EXPRESSIONS:
+            case ast.Name(id=name) if _SYMBOL.fullmatch(name) or _FUNCTION.fullmatch(name):
                 pass
             case ast.Constant(value=bool() | int() | float()):
                 pass
             case ast.Constant(value=str(value)) if _SYMBOL.fullmatch(value):
                 pass
-            case ast.Call(func=ast.Name(id=name)) if name in _EXPRESSIONS:
+            case ast.Call(func=ast.Name(id=name)) if _FUNCTION.fullmatch(name):
                 pass
             case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.FloorDiv() | ast.Mod() | ast.Div()):
                 pass
