@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pellucid.audits import PROBES
-from pellucid.core import Finding, Gallery, PellucidError, Stream, Subject
+from pellucid.core import Finding, Gallery, PellucidError, Stream, Subject, Work
 from pellucid.data import synthetic_images, synthetic_table
 from pellucid.reports import Report, SubjectCard
 
@@ -80,6 +80,47 @@ def constant(classes):
     return Constant()
 
 
+class Blind(nn.Module):
+    """A model that autograd cannot follow, as a wrapped estimator is."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.answer = lambda x: model(x.detach()).detach()
+
+    def forward(self, x):
+        return self.answer(x)
+
+
+def grouped():
+    x = WIDE.inputs.double()
+    background = torch.cat([x + 1, x - 1])
+    background[:, 3] = x[:, 3] = 2.0  # a constant column
+    return Subject(
+        trained(WIDE, dense(15, 2)),
+        x,
+        WIDE.labels,
+        bounds=None,
+        modality="tabular",
+        class_names=WIDE.class_names,
+        feature_names=WIDE.feature_names,
+        background=background,
+        groups={"first": (0, 1, 2), "last": tuple(range(6, 15))},
+    )
+
+
+def blind():
+    return subject_of(TABLE, Blind(trained(TABLE, dense(6, 2))))
+
+
+def crowded():
+    with Stream(0).child("crowded").forked():
+        model = nn.Sequential(nn.Flatten(), nn.Linear(144, 6), nn.ReLU(), nn.Linear(6, 1000)).double()
+    x = IMAGES.inputs.double()
+    labels = model(x).argmax(1)
+    labels[::3] = torch.arange(16)
+    return Subject(model, x, labels)
+
+
 IMAGES = synthetic_images(48, rng=Stream(0))
 COLOR = synthetic_images(24, rng=Stream(1), channels=3, size=9)
 TABLE = synthetic_table(48, rng=Stream(0))
@@ -94,6 +135,9 @@ SUBJECTS = {
     "one sample": lambda: subject_of(IMAGES, CONVOLUTIONAL).take(torch.tensor([3])),
     "table": lambda: subject_of(TABLE, trained(TABLE, dense(6, 2))),
     "table without labels": lambda: subject_of(TABLE, trained(TABLE, dense(6, 2)), labels=False),
+    "table with groups and training data": lambda: grouped(),
+    "table of a function without gradients": lambda: blind(),
+    "thousand classes": lambda: crowded(),
     "wide table": lambda: subject_of(WIDE, trained(WIDE, dense(15, 2))),
     "constant model": lambda: subject_of(IMAGES, constant(4)),
     "constant model on a table": lambda: subject_of(TABLE, constant(2)),
@@ -185,6 +229,8 @@ def subject_like(subject, model):
         class_names=subject.class_names,
         ids=subject.ids,
         feature_names=subject.feature_names,
+        background=subject.background,
+        groups=subject.groups,
     )
 
 
@@ -255,7 +301,7 @@ def plain(findings):
 def test_progress_moves_forward_to_its_end(name):
     subject, steps = subject_of(IMAGES, CONVOLUTIONAL), []
     need = PROBES[name].need(subject, effort="quick")
-    PROBES[name](subject, need.least, Stream(0), on_step=lambda done, total: steps.append(done / total))
+    PROBES[name](subject, need.least, Stream(0), work=Work(on_step=lambda done, total: steps.append(done / total)))
     assert steps == sorted(steps)
     assert steps[-1] == 1.0
 

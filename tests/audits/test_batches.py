@@ -1,0 +1,42 @@
+"""How many samples go through at once."""
+
+import pytest
+import torch
+from torch import nn
+
+from pellucid.audits._batches import MEMORY, MOST, forwards, kept
+from pellucid.core import Subject
+
+
+class Wide(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.body = nn.Conv2d(3, channels, 1)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.body(x).mean((2, 3))
+
+
+@pytest.mark.parametrize(("size", "most"), [(8, MOST), (64, 85), (224, 6), (600, 4)])
+def test_photographs_go_in_small_batches(size, most):
+    subject = Subject(Wide(2), torch.zeros(1, 3, size, size))
+    assert forwards(subject) == most
+
+
+def test_batches_with_gradients_fit_the_memory_of_the_layers_kept():
+    small, large = (Subject(Wide(channels), torch.zeros(1, 3, 64, 64)) for channels in (4, 400))
+    assert kept(small) == MOST
+    assert kept(large) == MEMORY // (
+        2 * 4 * ((400 + 3) * 64 * 64 + 400)
+    )  # the mean is a function: its output is not seen
+    assert kept(large) < 21
+
+
+def test_measuring_costs_one_forward_and_leaves_no_hook():
+    subject = Subject(Wide(2), torch.zeros(4, 3, 8, 8))
+    before = subject.model.calls
+    kept(subject)
+    assert subject.model.calls == before + 1
+    assert not subject.model.body._forward_hooks
