@@ -98,6 +98,7 @@ CALLS: dict[str, Case] = {
     "games.Counted": lambda s: games.Counted(s.game)(_keep(s)),
     "games.Memoized": lambda s: games.Memoized(s.game)(_keep(s)),
     "games.table": lambda s: games.table(s.game),
+    "games.and_or": lambda s: games.and_or(s.game),
     "games.harsanyi": lambda s: games.harsanyi(s.game),
     "games.index": lambda s: games.index(s.game, "FSII"),
     "games.restrict": lambda s: games.table(games.restrict(s.game, present=[1])),
@@ -137,6 +138,7 @@ CALLS: dict[str, Case] = {
     "explain.exact_bottleneck": lambda s: explain.exact_bottleneck(
         s.model, s.x[:2], s.y[:2], games.Patches(2, fill="zero"), rng=s.rng
     ),
+    "explain.concept_table": lambda s: explain.concept_table(s.model, s.x[0], int(s.y[0]), s.masker, rng=s.rng),
     "explain.concepts": lambda s: explain.concepts(s.model, s.x[0], int(s.y[0]), s.masker, rng=s.rng),
     "explain.explanations": lambda s: explain.explanations(s.model, s.x[:2], s.y[:2], s.masker, rng=s.rng),
     "explain.signed_order_curve": lambda s: explain.signed_order_curve(
@@ -145,6 +147,8 @@ CALLS: dict[str, Case] = {
     "audits.plan": lambda s: audits.plan(s.subject, budget=5000),
     "audits.seconds_per_evaluation": lambda s: audits.seconds_per_evaluation(s.subject, patience=0.01),
     "audits.audit": lambda s: _audit(s),
+    "audits.Explain": lambda s: audits.Explain(players="grid:2", samples=2)(s.subject, 10_000, s.rng),
+    "audits.explain": lambda s: audits.explain(s.subject, audits.Explain(players="grid:2", samples=2)),
     "audits.check": lambda s: audits.check(s.subject, "accuracy >= 0", budget=5000),
 }
 PROBES: dict[str, Case] = {

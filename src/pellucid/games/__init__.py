@@ -1,5 +1,7 @@
 """Cooperative games on a model: which inputs matter, which work together, in contexts of which size?"""
 
+from . import _panels  # noqa: F401 - gives the results their form in notebooks and terminals
+from ._and_or import AndOr, and_or
 from ._games import Counted, Memoized, Restricted, TableGame, restrict, table
 from ._harsanyi import harsanyi
 from ._indices import INDICES, Index, find_index, index
@@ -49,6 +51,7 @@ from ._values import (
 __all__ = [
     "INDICES",
     "VALUES",
+    "AndOr",
     "ClassScore",
     "Counted",
     "EveryClass",
@@ -72,6 +75,7 @@ __all__ = [
     "TableGame",
     "Tokens",
     "ValueOf",
+    "and_or",
     "bin_sizes",
     "by_size",
     "coalitions",
