@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -13,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
-from pellucid.core import RequirementError, nearest, read_text
+from pellucid.core import RequirementError, nearest, path_kind, read_toml
 
 Comparison = Literal[">=", ">", "<=", "<"]
 
@@ -205,16 +204,13 @@ class Requirements:
         """Read a TOML file of `[[require]]` tables with `rule`, `because` and `interval`, and a table `[settings]`.
 
         Raises:
-            RequirementError: no such file, not TOML, an unknown key, or a rule that is none.
-            DataError: the file is no text, or too large.
+            RequirementError: no such file, an unknown key, or a rule that is none.
+            DataError: the file is no TOML, or too large.
         """
         path = Path(path)
-        if not path.is_file():
+        if path_kind(path) != "file":
             raise RequirementError(f"there is no requirements file {path}")
-        try:
-            raw = tomllib.loads(read_text(path, max_bytes=2**20))
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise RequirementError(f"{path} is not TOML: {error}") from None
+        raw = read_toml(path)
         _check_keys(raw, path)
         try:
             file = msgspec.convert(raw, _File)

@@ -48,6 +48,7 @@ class Panel:
         title: what it is, in a few words.
         lead: the answer, one or two sentences.
         facts: name and value pairs under the title.
+        curve: a small curve under the facts.
         columns, rows: one table; a cell is text, a number or a `Spark`.
         moods: one per row, shown as a colored dot beside its first cell.
         notes: sentences under the table.
@@ -60,6 +61,7 @@ class Panel:
     rows: tuple[tuple[Cell, ...], ...] = ()
     moods: tuple[Mood, ...] = field(default=())
     notes: tuple[str, ...] = ()
+    curve: Spark | None = None
 
     def html(self) -> str:
         """Return the panel as HTML that needs nothing beside it."""
@@ -69,6 +71,8 @@ class Panel:
         if self.facts:
             facts = " \N{MIDDLE DOT} ".join(f"{_escaped(name)} <b>{_escaped(plain(v))}</b>" for name, v in self.facts)
             parts.append(f'<div style="opacity:.85">{facts}</div>')
+        if self.curve is not None:
+            parts.append(f'<div style="margin:.4em 0">{_spark(self.curve)}</div>')
         if self.rows:
             parts.append(self._table())
         parts += [f'<div style="margin-top:.4em;opacity:.85">{_escaped(note)}</div>' for note in self._all_notes()]

@@ -1,5 +1,6 @@
 """What a trained network does, in numbers: accuracy, calibration, robustness, feature diversity. Nothing is judged."""
 
+from . import _panels  # noqa: F401 - gives the results their form in notebooks and terminals
 from ._calibration import Calibration, calibration
 from ._classification import Classification, classification
 from ._diversity import FeatureDiversity, Similarity, feature_diversity, initial_similarity, similarity, watchable

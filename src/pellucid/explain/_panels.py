@@ -1,0 +1,66 @@
+"""What explanations show of themselves in a notebook and in a terminal."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from pellucid.core import Panel, Spark, numbers, showing
+
+from ._concepts import Concepts
+from ._signed_orders import SignedCurve
+from ._spectrum import BottleneckSpectrum
+
+
+def _spectrum(result: BottleneckSpectrum) -> Panel:
+    parts = (result.strength, result.low, result.high, result.floor, result.relative)
+    return Panel(
+        "Interaction strength by order",
+        result.note,
+        facts=(
+            ("samples", len(result.per_sample)),
+            ("players", result.n_players),
+            ("evaluations", result.evaluations),
+        ),
+        columns=("order", "others present", "strength", "low", "high", "noise floor", "relative"),
+        rows=tuple(zip(result.orders.tolist(), numbers(result.ratios), *map(numbers, parts), strict=True)),
+        curve=Spark(
+            (numbers(result.relative),),
+            numbers(result.relative_low),
+            numbers(result.relative_high),
+            "Relative strength by order, with its 95% interval",
+        ),
+    )
+
+
+def _signed(result: SignedCurve) -> Panel:
+    edges = result.edges.tolist()
+    names = [f"{first} to {last - 1}" for first, last in pairwise(edges)]
+    parts = (result.mean, result.low, result.high, result.noise)
+    return Panel(
+        "What each range of orders adds to the score",
+        facts=(("samples", len(result.total)), ("players", result.n_players), ("evaluations", result.evaluations)),
+        columns=("orders", "mean", "low", "high", "noise"),
+        rows=tuple(zip(names, *map(numbers, parts), strict=True)),
+        curve=Spark((numbers(result.mean),), numbers(result.low), numbers(result.high), "Mean gain by range of orders"),
+    )
+
+
+def _concepts(result: Concepts) -> Panel:
+    return Panel(
+        "Patterns behind one score",
+        result.note,
+        facts=(
+            ("score", result.score),
+            ("without any player", result.constant),
+            ("explained variance", f"{result.explained_variance:.1%}"),
+            ("patterns", f"{len(result.patterns):,} of {result.n_all_patterns:,}"),
+            ("evaluations", result.evaluations),
+        ),
+        columns=("players", "effect", "noise"),
+        rows=tuple((" + ".join(map(str, p.players)), p.effect, p.noise) for p in result.patterns),
+    )
+
+
+showing(_spectrum)(BottleneckSpectrum)
+showing(_signed)(SignedCurve)
+showing(_concepts)(Concepts)
