@@ -328,6 +328,26 @@ def test_names_pass_through_restricted_games():
     assert torch.equal(table(some), table(game)[rows])
 
 
+@given(st.integers(2, 6), st.integers(0, 10_000))
+def test_fixed_players_lend_their_dividends_or_lose_them(n, seed):
+    """Present players join every coalition, so their dividends pass to the others; those of absent ones vanish."""
+    v = drawn(n, seed)
+    present, absent = [0] if n > 2 else [], [n - 1]
+    game = restrict(TableGame(v), present=present, absent=absent)
+    a = harsanyi(v)
+    for players, value in harsanyi(game):
+        before = tuple(game.playing[p] for p in players)
+        expected = a[before] + (a[(0, *before)] if present else 0)
+        assert float(value) == pytest.approx(float(expected), abs=1e-10)
+    if game.n_players > 1:
+        pairs = pair_interactions(game)
+        sii = index(game, "SII", order=2)
+        assert all(
+            float(sii[tuple(pair)]) == pytest.approx(float(pairs.values[row].mean()), abs=1e-10)
+            for row, pair in enumerate(pairs.pairs.tolist())
+        )
+
+
 def test_requests_that_have_no_answer():
     v = drawn(3)
     with pytest.raises(ValueError, match="no index 'k-SI'; did you mean k-SII"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
+from math import comb
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -68,8 +69,13 @@ class Interactions:
     def __post_init__(self) -> None:
         if self.sets is None and self.max_order is None:
             object.__setattr__(self, "n_players", players_of(self.values))
-        elif len(self.players) != len(self.values):
-            raise ValueError(f"{len(self.values)} values do not fit {len(self.players)} coalitions; one each is needed")
+            return
+        if self.sets is not None:
+            wanted = len(self.sets)
+        else:
+            wanted = sum(comb(self.n_players, size) for size in range((self.max_order or 0) + 1))
+        if len(self.values) != wanted:
+            raise ValueError(f"{len(self.values)} values do not fit {wanted} coalitions; one each is needed")
 
     @property
     def whole(self) -> bool:
