@@ -176,3 +176,25 @@ def test_pickled_arrays_are_refused(tmp_path):
     path = save(tmp_path / "x.npz", x=np.array([{}, {}], dtype=object), y=Y[:2])
     with pytest.raises(DataError):
         data.load(path)
+
+
+def test_the_training_rows_of_a_table_are_its_background(tmp_path):
+    rows = np.arange(12, dtype=np.float32).reshape(6, 2)
+    path = save(tmp_path / "t.npz", x_train=rows, y_train=Y, x_test=rows[:3], y_test=Y[:3])
+    assert data.load(path).background.tolist() == rows.tolist()
+    assert data.load(save(tmp_path / "t.npz", x=rows, y=Y)).background is None
+    path = save(tmp_path / "t.npz", x_train=rows[:, :1], y_train=Y, x_test=rows, y_test=Y)
+    with pytest.raises(DataError, match="x_train must have 2 columns like the other split"):
+        data.load(path)
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x.bin", "x", "x.csv", "x.npz", "x.parquet", "x-images-idx3-ubyte"])
+def test_garbage_ends_in_one_sentence(tmp_path, name):
+    path = tmp_path / name
+    rng = np.random.default_rng(0)
+    for start in (b"", b"\x1f\x8b", b"PAR1", b"\x00\x00\x08\x03", b"PK\x03\x04", b"\x80\x04", b"\x89PNG\r\n\x1a\n"):
+        path.write_bytes(start + rng.bytes(200))
+        with pytest.raises(DataError) as caught:
+            data.load(str(path))
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)

@@ -11,7 +11,9 @@ from ._fashion_mnist import FashionMNIST
 from ._folder import ImageFolder
 from ._homes import NpmPackage, WebArchive, WebFile, WebFiles
 from ._idx import IDX
+from ._images import fit_images
 from ._load import SOURCES, AnySource, load
+from ._loader import from_loader
 from ._mnist import MNIST
 from ._places import cache
 from ._sample import sample, unit
@@ -47,6 +49,8 @@ __all__ = [
     "Wine",
     "cache",
     "download",
+    "fit_images",
+    "from_loader",
     "load",
     "sample",
     "synthetic_images",

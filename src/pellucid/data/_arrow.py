@@ -201,7 +201,7 @@ def _saved(folder: Path) -> _Table:
             if stream.schema.names != schema.names:
                 raise DataError(f"{paths[0]} and {path} have different columns")
             for batch in stream:
-                batch.validate()
+                batch.validate(full=True)
                 rows += batch.num_rows
     _check_shape(rows, schema, str(folder))
 

@@ -46,8 +46,8 @@ class Fit:
         picture = Image.fromarray(image)
         if self.size is not None and self.size != image.shape[:2]:
             height, width = self.size
-            box = _middle(image.shape[0], image.shape[1], height / width)
-            picture = picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
+            picture = picture.crop(_middle(image.shape[0], image.shape[1], height / width))
+            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
         if self.channels is not None:
             picture = picture.convert("L" if self.channels == 1 else "RGB")
         fitted: np.ndarray = np.asarray(picture)
@@ -60,9 +60,8 @@ class Fit:
         if self.size is None or tuple(images.shape[2:]) == self.size:
             return images
         check_bytes(len(images), images.shape[1] * self.size[0] * self.size[1] * images.element_size())
-        box = _middle(images.shape[2], images.shape[3], self.size[0] / self.size[1])
-        left, top, right, bottom = (round(edge) for edge in box)
-        cut = images[:, :, top : max(bottom, top + 1), left : max(right, left + 1)]
+        left, top, right, bottom = _middle(images.shape[2], images.shape[3], self.size[0] / self.size[1])
+        cut = images[:, :, top:bottom, left:right]
         done = torch.empty(*images.shape[:2], *self.size, dtype=images.dtype)
         for start in range(0, len(images), _CHUNK):
             part = cut[start : start + _CHUNK].float()
@@ -91,10 +90,30 @@ class Fit:
         return ", ".join(parts)
 
 
-def _middle(height: int, width: int, ratio: float) -> tuple[float, float, float, float]:
-    """Return the largest box in the middle with height / width = `ratio`: left, top, right, bottom."""
-    cut_width, cut_height = min(float(width), height / ratio), min(float(height), width * ratio)
-    left, top = (width - cut_width) / 2, (height - cut_height) / 2
+def fit_images(dataset: Dataset, *, image_size: tuple[int, int] | None = None, channels: int | None = None) -> Dataset:
+    """Return a data set of images brought to one size or number of channels; its note says what was done.
+
+    Args:
+        dataset: images `(N, C, H, W)`.
+        image_size: height and width: the shorter side is resized, with antialiasing, and the middle cut out.
+        channels: 1 makes them gray, 3 makes them color.
+
+    Raises:
+        DataError: it holds a table, or the images would not fit in memory.
+
+    Example:
+        >>> from pellucid.data import load
+        >>> fit_images(load("synthetic-images", limit=8), image_size=(6, 6), channels=3).inputs.shape
+        torch.Size([8, 3, 6, 6])
+    """
+    return Fit(image_size, channels).dataset(dataset)
+
+
+def _middle(height: int, width: int, ratio: float) -> tuple[int, int, int, int]:
+    """Return the largest box in the middle with height / width = `ratio`: left, top, right, bottom, in whole pixels."""
+    cut_width = max(1, round(min(width, height / ratio)))
+    cut_height = max(1, round(min(height, width * ratio)))
+    left, top = (width - cut_width) // 2, (height - cut_height) // 2
     return left, top, left + cut_width, top + cut_height
 
 

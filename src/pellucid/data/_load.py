@@ -17,7 +17,7 @@ from ._csv import CSV
 from ._fashion_mnist import FashionMNIST, load_sample
 from ._folder import ImageFolder
 from ._idx import IDX, idx_files
-from ._images import Fit
+from ._images import Fit, check_bytes
 from ._mnist import MNIST
 from ._rows import spread
 from ._sample import take, unit
@@ -94,6 +94,7 @@ def load(
         dataset = take(dataset, spread(dataset.labels, limit))
     if not hasattr(source, "image_size"):  # the others have done it while reading
         dataset = fit.dataset(dataset)
+    check_bytes(len(dataset), 4 * dataset.inputs[0].numel())
     return replace(dataset, inputs=unit(dataset.inputs))
 
 
