@@ -39,11 +39,11 @@ class Fake:
     def need(self, subject, *, effort):
         return self.wants
 
-    def __call__(self, subject, budget, rng, *, on_step=None):
+    def __call__(self, subject, budget, rng, *, work=None):
         self.calls.append(budget)
         if self.error is not None:
             raise self.error
-        on_step(1, 1)
+        work.on_step(1, 1)
         value = float(rng.uniform((1,))[0])
         line = Line(name="it", x=(0.0, 1.0), y=(0.0, value))
         return [

@@ -83,7 +83,7 @@ def test_shards_do_their_own_part_and_together_they_are_the_whole(tmp_path: Path
     folders = [tmp_path / str(k) for k in range(3)]
     for shard, folder in enumerate(folders):
         squares = Squares()
-        with pytest.raises(Elsewhere, match=f"shard {shard + 1}/3 has done its part; run the other"):
+        with pytest.raises(Elsewhere, match=f"shard {shard + 1}/3 has done its part; `pellucid merge`"):
             Work(folder=folder, ranks=Ranks.shard(f"{shard + 1}/3")).map("s", IDS, squares, chunk=2)
         assert squares.rows == [list(range(2 * c, min(11, 2 * c + 2))) for c in range(shard, 6, 3)]
     merged = Squares()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import shlex
 import shutil
 import time
@@ -174,10 +173,7 @@ class _Session:
         def step(done: int, total: int) -> None:
             self.on_event(ProbeStep(row.probe, done, total))
 
-        probe = self.probes[row.probe]
-        if "work" in inspect.signature(probe).parameters:
-            return probe(self.subject, row.granted, rng, work=replace(self.work, on_step=step))  # type: ignore[call-arg]
-        return probe(self.subject, row.granted, rng, on_step=step)
+        return self.probes[row.probe](self.subject, row.granted, rng, work=replace(self.work, on_step=step))
 
     def _skip(self, row: Planned, reason: str) -> None:
         self._add(skipped=(Skipped(probe=row.probe, question=row.question, reason=reason),))

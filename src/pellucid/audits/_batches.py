@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pellucid.core import Subject, evaluating
+from pellucid.core import OnStep, Subject, Work, evaluating
 
 MOST = 256
 MEMORY = 256 * 2**20
@@ -21,6 +21,15 @@ _SLACK = 2
 def forwards(subject: Subject) -> int:
     """Return how many samples go through at once without gradients: only a few layers are alive at a time."""
     return max(4, min(MOST, _ELEMENTS // subject.inputs[0].numel()))
+
+
+def logits_of(subject: Subject, work: Work) -> Tensor:
+    """Return the logits of all samples, shared out batch by batch; probes that need them find each other's."""
+
+    def compute(rows: Tensor, on_step: OnStep) -> dict[str, Tensor]:
+        return {"logits": subject.take(rows).logits(batch_size=len(rows))}
+
+    return work.map("logits", subject.ids, compute, chunk=forwards(subject))["logits"]
 
 
 def kept(subject: Subject) -> int:

@@ -216,7 +216,7 @@ def explain(
         subject,
         budget=kept.need(subject, effort="full").wanted,
         seed=seed,
-        probes=kept,  # type: ignore[arg-type]
+        probes=kept,
         on_event=on_event,
         out=out,
         resume=resume,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ._finding import Finding
     from ._streams import Stream
     from ._subject import Subject
+    from ._work import Work
 
 Modality = Literal["image", "tabular"]
 Effort = Literal["quick", "full"]
@@ -276,6 +277,9 @@ class Probe(Protocol):
 
     def need(self, subject: Subject, *, effort: Effort) -> Need: ...
 
-    def __call__(self, subject: Subject, budget: int, rng: Stream, *, on_step: OnStep = silent) -> list[Finding]:
-        """Answer within `budget` evaluations; raises a `PellucidError` when it cannot."""
+    def __call__(self, subject: Subject, budget: int, rng: Stream, *, work: Work = ...) -> list[Finding]:
+        """Answer within `budget` evaluations; raises a `PellucidError` when it cannot.
+
+        What is done sample by sample goes through `work.map`, so that it is kept and shared out over processes.
+        """
         ...

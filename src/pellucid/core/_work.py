@@ -65,6 +65,15 @@ class Work:
 
         return replace(self, on_step=step)
 
+    def need_all(self, name: str) -> None:
+        """Say that `name` is computed from all samples at once: by every process that talks, by no shard.
+
+        Raises:
+            Elsewhere: this process is a shard.
+        """
+        if self.ranks.count > 1 and not self.ranks.together:
+            raise Elsewhere(f"{name} needs all samples at once: `pellucid merge` computes it")
+
     def map(self, name: str, ids: Tensor, compute: Compute, *, chunk: int, key: str = "") -> dict[str, Tensor]:
         """Return what `compute` says of all samples, in their order.
 
@@ -101,9 +110,9 @@ class Work:
             others = {n: self._find(name, files[n]) for n in range(len(chunks)) if n not in pieces}
             missing = [n for n, found in others.items() if found is None]
             if missing:
-                shards = len({n % self.ranks.count for n in missing})
                 raise Elsewhere(
-                    f"{name}: shard {self.ranks} has done its part; run the other {shards} and then `pellucid merge`"
+                    f"{name}: shard {self.ranks} has done its part; `pellucid merge` makes the whole of all "
+                    f"{self.ranks.count}"
                 )
             pieces = {**pieces, **{n: found for n, found in others.items() if found is not None}}
         return {key: torch.cat([pieces[n][key] for n in range(len(chunks))]) for key in pieces[0]}

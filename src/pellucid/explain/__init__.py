@@ -1,5 +1,6 @@
 """Explanations of a model on its inputs: numbers with their uncertainty and cost; nothing here judges."""
 
+from . import _panels  # noqa: F401 - gives the results their form in notebooks and terminals
 from ._bottleneck import (
     DEFAULT_RATIOS,
     FULL,
@@ -12,7 +13,7 @@ from ._bottleneck import (
     fit_bottleneck,
     orders_of,
 )
-from ._concepts import Concepts, Pattern, concepts, cost_concepts
+from ._concepts import Concepts, Pattern, concept_table, concepts, concepts_of, cost_concepts
 from ._explanations import Explanation, ExplanationSettings, check_explanation, cost_explanation, explanations
 from ._signed_orders import SignedCurve, cost_signed_order_curve, signed_order_curve
 from ._spectrum import BottleneckSpectrum
@@ -31,7 +32,9 @@ __all__ = [
     "SpectrumSettings",
     "bottleneck",
     "check_explanation",
+    "concept_table",
     "concepts",
+    "concepts_of",
     "cost_bottleneck",
     "cost_concepts",
     "cost_explanation",

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pellucid.core import Masker, Model, OnStep, Stream, silent
+from pellucid.core import Masker, Model, OnStep, Players, Stream, silent
 from pellucid.games import (
     Interactions,
     ModelGame,
@@ -139,11 +139,58 @@ def concepts(
     """
     if not 0 < explained <= 1 or max_patterns < 1:
         raise ValueError(f"need 0 < explained <= 1 and max_patterns >= 1, got {explained} and {max_patterns}")
+    values, noise = concept_table(model, x, y, masker, value=value, rng=rng, on_step=on_step)
+    return concepts_of(values, masker(x), noise=noise, explained=explained, max_patterns=max_patterns)
+
+
+def concept_table(
+    model: Model,
+    x: Tensor,
+    y: int,
+    masker: Masker,
+    *,
+    value: ValueOf = log_odds,
+    rng: Stream,
+    on_step: OnStep = silent,
+) -> tuple[Float[Tensor, " rows"], float]:
+    """What is every coalition of one input worth, and how exactly? All that `concepts` asks the model.
+
+    Args:
+        model, x, y, masker, value, rng, on_step: see `concepts`.
+
+    Returns:
+        The table `(2**n,)` on the CPU, and the deviation of one evaluation.
+    """
     game = ModelGame(model, x, masker, value(y))
     total = cost_concepts(game.n_players)
     values = table(game, max_exact=16, on_step=lambda done, _: on_step(done, total))
     noise = noise_floor(game, rng=rng.child("concepts"), probes=_PROBES)
     on_step(total, total)
+    return values.cpu(), noise
+
+
+def concepts_of(
+    values: Float[Tensor, " rows"],
+    players: Players,
+    *,
+    noise: float,
+    explained: float = 0.95,
+    max_patterns: int = 80,
+) -> Concepts:
+    """Which few combinations make a score, given the worth of every coalition? See `concepts`, which evaluates them.
+
+    Args:
+        values: the table of the game.
+        players: who plays.
+        noise: deviation of one evaluation; see `games.noise_floor`.
+        explained: share of variance to explain.
+        max_patterns: most patterns to keep.
+
+    Raises:
+        ValueError: settings out of range.
+    """
+    if not 0 < explained <= 1 or max_patterns < 1:
+        raise ValueError(f"need 0 < explained <= 1 and max_patterns >= 1, got {explained} and {max_patterns}")
     dividends = harsanyi(values)
     path = prune(dividends.values, values)
     if path.variance <= len(values) * noise**2:  # nothing but rounding varies
@@ -159,11 +206,11 @@ def concepts(
         sparse=needed <= max_patterns,
         needed=needed,
         path=path,
-        dividends=Interactions(dividends.values, len(values), game.players.names),
+        dividends=Interactions(dividends.values, len(values), players.names),
         n_all_patterns=len(path.order),
         noise=noise,
-        grid=game.players.grid,
-        evaluations=total,
+        grid=players.grid,
+        evaluations=cost_concepts(players.count),
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pellucid.core import Masker, Model, OnStep, Stream, bootstrap, silent
+from pellucid.core import ALONE, Masker, Model, OnStep, Stream, Work, bootstrap
 from pellucid.games import ModelGame, ValueOf, bin_sizes, cost_size_curve, log_odds, size_curve
 
 from ._samples import check_samples
@@ -65,7 +65,7 @@ def signed_order_curve(
     permutations: int = 16,
     bins: int = 10,
     rng: Stream,
-    on_step: OnStep = silent,
+    work: Work = ALONE,
 ) -> SignedCurve:
     """What does each range of interaction orders add to the score? A signed curve for a few thousand evaluations.
 
@@ -81,38 +81,43 @@ def signed_order_curve(
         permutations: chains of nested coalitions per input.
         bins: ranges of orders.
         rng: bound to the samples' ids, else row numbers are the ids.
-        on_step: progress in evaluations.
+        work: how the computation is watched, kept and shared out.
     """
     ids = check_samples(x, y, rng)
     n = masker(x[0]).count
     edges = signed_edges(n, bins)
-    total = cost_signed_order_curve(n, samples=len(x), permutations=permutations, bins=bins)
-    done, shares, errors, alone, gains = 0, [], [], [], []
-    for sample, label, name in zip(x, y.tolist(), ids.tolist(), strict=True):
-        game = ModelGame(model, sample, masker, value(label))
-        bound = rng.at([name]).child("signed-order-curve")
-        curve = size_curve(game, sizes=bin_sizes(edges, n), permutations=permutations, rng=bound)
+
+    def compute(rows: Tensor, on_step: OnStep) -> dict[str, Tensor]:
+        k = int(rows)  # one sample is one chunk
+        game = ModelGame(model, x[k], masker, value(int(y[k])))
+        bound = rng.at(ids[k : k + 1]).child("signed-order-curve")
+        sizes = bin_sizes(edges, n)
+        curve = size_curve(game, sizes=sizes, permutations=permutations, rng=bound, on_step=on_step)
         binned = curve.bins(edges)
-        shares.append(binned.values)
-        errors.append(binned.stderr)
-        alone.append(curve.first_order().values)
-        gains.append(curve.f[-1] - curve.f[0])
-        done += curve.evaluations
-        on_step(done, total)
-    utilities = torch.stack(shares)
+        found = {
+            "utilities": binned.values,
+            "errors": binned.stderr,
+            "alone": curve.first_order().values,
+            "gain": curve.f[-1] - curve.f[0],
+        }
+        return {name: tensor[None] for name, tensor in found.items()}
+
+    key = f"{permutations}|{edges}|{rng.seed}"
+    found = work.map("signed-order-curve", ids, compute, chunk=1, key=key)
+    utilities = found["utilities"]
     chance = Stream(rng.seed).child("signed-order-curve", "bootstrap")
     interval = bootstrap(utilities, rng=chance)
     deviation = utilities.std(0, correction=1) if len(x) > 1 else torch.full_like(interval.value, torch.nan)
     return SignedCurve(
         edges=torch.tensor(edges),
-        first_order=torch.stack(alone),
+        first_order=found["alone"],
         utilities=utilities,
-        total=torch.stack(gains),
+        total=found["gain"],
         mean=interval.value,
         stderr=deviation / len(x) ** 0.5,
         low=interval.low,
         high=interval.high,
-        noise=torch.stack(errors).square().mean(0).sqrt() / len(x) ** 0.5,
+        noise=found["errors"].square().mean(0).sqrt() / len(x) ** 0.5,
         n_players=n,
-        evaluations=done,
+        evaluations=cost_signed_order_curve(n, samples=len(x), permutations=permutations, bins=bins),
     )

@@ -71,6 +71,31 @@ class RobustnessCurve:
     zero_gradients: Int[Tensor, " N"]
     evaluations: int
 
+    @classmethod
+    def of(
+        cls,
+        radii: Sequence[float],
+        *,
+        smallest: Float[Tensor, " N"],
+        params: Tensor,
+        attacked: Int[Tensor, " N"],
+        zero_gradients: Int[Tensor, " N"],
+        evaluations: int,
+    ) -> RobustnessCurve:
+        """Make the curve of samples that were attacked one batch after the other, wherever that was."""
+        grid = torch.tensor(list(radii), dtype=torch.float64)
+        held = (smallest[None, :] > grid[:, None]).sum(1)
+        return cls(
+            radii=grid,
+            accuracy=wilson(held, len(smallest)),
+            smallest=smallest,
+            params=params,
+            correct=smallest > 0,
+            attacked=attacked,
+            zero_gradients=zero_gradients,
+            evaluations=evaluations,
+        )
+
     def fooled(self, radius: float) -> Bool[Tensor, " N"]:
         """Return which samples the model gets wrong within `radius`."""
         return self.smallest <= radius
@@ -131,15 +156,11 @@ def robustness_curve(
                 walk.attack(attack, rows, growth, radii[number])
                 on_step(number * len(x) + int(rows[-1]) + 1, total)
         on_step((number + 1) * len(x), total)
-    grid = torch.tensor(list(radii), dtype=torch.float64)
-    held = (walk.smallest[None, :] > grid[:, None]).sum(1)
     found = walk.smallest.isfinite().view(-1, *[1] * (x.ndim - 1))
-    return RobustnessCurve(
-        radii=grid,
-        accuracy=wilson(held, len(x)),
+    return RobustnessCurve.of(
+        radii,
         smallest=walk.smallest,
         params=torch.where(found, walk.params, 0),
-        correct=walk.smallest > 0,
         attacked=walk.attacked,
         zero_gradients=walk.zero_gradients,
         evaluations=walk.evaluations,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pellucid.core import (
+    ALONE,
     Advice,
     Axis,
     Curve,
@@ -20,20 +21,19 @@ from pellucid.core import (
     Line,
     Measure,
     Need,
-    OnStep,
     Provenance,
     Stream,
     Subject,
     Table,
+    Work,
     number,
     numbers,
-    silent,
 )
 from pellucid.metrics import Classification, classification
 
 from .. import _levels
 from .._advice import RECIPES_FOR
-from .._batches import forwards
+from .._batches import logits_of
 from .._players import feature_names, is_image, spread, usual_in_words
 from .._samples import ids_of, picture
 from .._wording import brief, count, in_percent, percent
@@ -62,11 +62,10 @@ class Accuracy:
         memory = 8 * cost * subject.n_classes + 8 * subject.n_classes**2
         return Need(cost, cost, memory=memory, skip=NO_LABELS if subject.labels is None else "")
 
-    def __call__(self, subject: Subject, budget: int, rng: Stream, *, on_step: OnStep = silent) -> list[Finding]:
+    def __call__(self, subject: Subject, budget: int, rng: Stream, *, work: Work = ALONE) -> list[Finding]:
         """Answer in one finding."""
         assert subject.labels is not None  # else `need` skips
-        result = classification(subject.logits(batch_size=forwards(subject)), subject.labels)
-        on_step(len(subject), len(subject))
+        result = classification(logits_of(subject, work), subject.labels)
         return [self._finding(subject, result)]
 
     def _finding(self, subject: Subject, result: Classification) -> Finding:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pellucid.core import (
+    ALONE,
     Advice,
     Axis,
     Curve,
@@ -26,10 +27,10 @@ from pellucid.core import (
     Provenance,
     Stream,
     Subject,
+    Work,
     bootstrap,
     number,
     numbers,
-    silent,
 )
 from pellucid.explain import (
     FULL,
@@ -140,7 +141,7 @@ class Bottleneck:
             remark = f"fewer samples, pairs or contexts; below {first:,} the signed size curve stands in"
         return Need(least, wanted, memory=64 * 2**20, remark=remark)
 
-    def __call__(self, subject: Subject, budget: int, rng: Stream, *, on_step: OnStep = silent) -> list[Finding]:
+    def __call__(self, subject: Subject, budget: int, rng: Stream, *, work: Work = ALONE) -> list[Finding]:
         """Answer in one finding."""
         players = _players(subject)
         assert isinstance(players, Players)  # else `need` skips
@@ -148,11 +149,11 @@ class Bottleneck:
         if _is_exact(players):
             n = min(EXACT_SAMPLES["full"], len(subject), budget // (2**players.count + 1))
             part = subject.take(draw(subject, n, rng=rng.child("samples")))
-            return [self._finding(part, players, _exact(part, masker, rng, on_step), rng)]
+            return [self._finding(part, players, _exact(part, masker, rng, work), rng)]
         most = min(FULL.samples, len(subject))
         settings = fit_bottleneck(players, budget - most, samples=len(subject))
         if settings is None:
-            return [self._fallback(subject, masker, players, budget, rng, on_step)]
+            return [self._fallback(subject, masker, players, budget, rng, work)]
         part = subject.take(draw(subject, settings.samples, rng=rng.child("samples")))
         result = bottleneck(
             part.model,
@@ -161,7 +162,7 @@ class Bottleneck:
             masker,
             settings=settings,
             rng=rng.child("spectrum").at(part.ids),
-            on_step=on_step,
+            work=work,
         )
         return [self._finding(part, players, _sampled(part, result, settings.contexts), rng)]
 
@@ -197,7 +198,7 @@ class Bottleneck:
         )
 
     def _fallback(
-        self, subject: Subject, masker: Masker, players: Players, budget: int, rng: Stream, on_step: OnStep
+        self, subject: Subject, masker: Masker, players: Players, budget: int, rng: Stream, work: Work
     ) -> Finding:
         n = min(FALLBACK_SAMPLES, len(subject), budget // _fallback_cost(players.count))
         part = subject.take(draw(subject, n, rng=rng.child("samples")))
@@ -214,7 +215,7 @@ class Bottleneck:
             permutations=permutations,
             bins=FALLBACK_BINS,
             rng=rng.child("signed").at(part.ids),
-            on_step=on_step,
+            work=work,
         )
         needed = _spectrum_cost(players, subject, QUICK)
         return signed_finding(
@@ -303,22 +304,23 @@ def _sampled(subject: Subject, result: BottleneckSpectrum, contexts: int) -> _Sp
     )
 
 
-def _exact(subject: Subject, masker: Masker, rng: Stream, on_step: OnStep) -> _Spectrum:
+def _exact(subject: Subject, masker: Masker, rng: Stream, work: Work) -> _Spectrum:
     """Measure every pair in every context, from the whole table of each sample's game."""
-    classes, per_sample, spent = _classes(subject), [], 0
-    every, pairs = [], torch.empty(0, 2, dtype=torch.int64)
-    for k in range(len(subject)):
+    classes = _classes(subject)
+
+    def compute(rows: Tensor, on_step: OnStep) -> dict[str, Tensor]:
+        k = int(rows)  # one sample is one chunk
         game = ModelGame(subject.model, subject.inputs[k], masker, log_odds(int(classes[k])))
-        worth = table(game)
+        worth = table(game, on_step=on_step)
         measured = pair_interactions(worth)
-        pairs, found = measured.pairs, measured.values.abs().mean(0)
-        every.append(measured.values)
         # Four values of deviation d, half a unit in the last place, differ by sqrt(2 / pi) * 2 d without interaction.
         rounding = (2 / math.pi) ** 0.5 * torch.finfo(game.dtype).eps * float(worth.abs().max())
-        per_sample.append(torch.where(found >= _levels.FLOORS_NEEDED * rounding, found, 0.0))
-        spent += len(worth)
-        on_step(k + 1, len(subject))
-    values = torch.stack(per_sample)
+        found = measured.values.abs().mean(0)
+        strength = torch.where(found >= _levels.FLOORS_NEEDED * rounding, found, 0.0)
+        return {"strength": strength[None], "pairs": measured.pairs[None], "every": measured.values[None]}
+
+    measured = work.map("bottleneck", subject.ids, compute, chunk=1, key="exact")
+    values, spent = measured["strength"], len(subject) * 2 ** masker(subject.inputs[0]).count
     orders = values.shape[1]
     ratios = torch.arange(orders, dtype=torch.float64) / max(1, orders - 1)
     strength = bootstrap(values, rng=rng.child("strength"))
@@ -336,9 +338,7 @@ def _exact(subject: Subject, masker: Masker, rng: Stream, on_step: OnStep) -> _S
         per_sample=values,
         evaluations=spent,
         method="exact: every pair in every context; a strength within rounding counts as 0",
-        maps=pair_exhibits(names, pairs.expand(len(every), -1, -1), torch.stack(every), ratios)
-        if bool(values.any())
-        else (),
+        maps=pair_exhibits(names, measured["pairs"], measured["every"], ratios) if bool(values.any()) else (),
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pellucid.core import (
+    ALONE,
     Advice,
     Axis,
     Curve,
@@ -18,22 +19,21 @@ from pellucid.core import (
     Line,
     Measure,
     Need,
-    OnStep,
     Provenance,
     Stream,
     Subject,
+    Work,
     bootstrap,
     cross_entropy,
     number,
     numbers,
-    silent,
 )
 from pellucid.metrics import Calibration as Calibrated
 from pellucid.metrics import calibration
 
 from .. import _levels
 from .._advice import recipe
-from .._batches import forwards
+from .._batches import logits_of
 from .._samples import ids_of
 from .._wording import brief, count, in_percent, percent
 from ._accuracy import NO_LABELS
@@ -57,12 +57,11 @@ class Calibration:
             skip = f"needs at least {FEWEST_SAMPLES} samples to compare confidence with accuracy, got {len(subject)}"
         return Need(len(subject), len(subject), memory=4 * len(subject) * subject.n_classes, skip=skip)
 
-    def __call__(self, subject: Subject, budget: int, rng: Stream, *, on_step: OnStep = silent) -> list[Finding]:
+    def __call__(self, subject: Subject, budget: int, rng: Stream, *, work: Work = ALONE) -> list[Finding]:
         """Answer in one finding."""
         assert subject.labels is not None  # else `need` skips
-        logits = subject.logits(batch_size=forwards(subject))
+        logits = logits_of(subject, work)
         result = calibration(logits, subject.labels, bins=BINS)
-        on_step(len(subject), len(subject))
         ece = _interval(result, rng.child("ece"))
         gap = result.confidence - result.correct.double()
         gaps = bootstrap(gap, rng=rng.child("gap"))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pellucid.core import (
+    ALONE,
     Advice,
     Axis,
     Curve,
@@ -28,13 +29,13 @@ from pellucid.core import (
     Stream,
     Subject,
     Table,
+    Work,
     bootstrap,
     number,
     numbers,
-    silent,
 )
 from pellucid.explain import Concepts as Explained
-from pellucid.explain import concepts, cost_concepts
+from pellucid.explain import concept_table, concepts_of, cost_concepts
 
 from .. import _levels
 from .._players import (
@@ -94,7 +95,7 @@ class Concepts:
             + (f", on a grid of {LARGE_QUICK_GRID[0]} x {LARGE_QUICK_GRID[1]} cells" if is_large(subject) else ""),
         )
 
-    def __call__(self, subject: Subject, budget: int, rng: Stream, *, on_step: OnStep = silent) -> list[Finding]:
+    def __call__(self, subject: Subject, budget: int, rng: Stream, *, work: Work = ALONE) -> list[Finding]:
         """Answer in one finding."""
         grid = GRID
         if is_large(subject) and budget < _cost(math.prod(GRID), min(LEAST, len(subject))):
@@ -105,14 +106,7 @@ class Concepts:
         part = subject.take(draw(subject, n, rng=rng.child("samples")))
         masker = cells(subject, grid) if is_image(subject) else features(subject)
         classes = answers(part)
-        found = []
-        for k in range(len(part)):
-            bound = rng.child("concepts").at(part.ids[k : k + 1])
-
-            def step(done: int, total: int, k: int = k) -> None:
-                on_step(k * total + done, len(part) * total)
-
-            found.append(_explain(part, k, int(classes[k]), masker, bound, step))
+        found = _explained(part, classes, masker, rng.child("concepts"), work)
         return [self._finding(part, masker(part.inputs[0]), classes, found, rng)]
 
     def _finding(
@@ -190,17 +184,33 @@ def _count(subject: Subject, grid: tuple[int, int]) -> int | str:
     return n
 
 
-def _explain(subject: Subject, row: int, label: int, masker: Masker, rng: Stream, on_step: OnStep) -> Explained:
-    return concepts(
-        subject.model,
-        subject.inputs[row],
-        label,
-        masker,
-        explained=EXPLAINED,
-        max_patterns=MOST_PATTERNS,
-        rng=rng,
-        on_step=on_step,
-    )
+def _explained(subject: Subject, classes: Tensor, masker: Masker, rng: Stream, work: Work) -> list[Explained]:
+    """Return each sample's concepts; the tables are shared out, what follows from them is not."""
+
+    def compute(rows: Tensor, on_step: OnStep) -> dict[str, Tensor]:
+        k = int(rows)  # one sample is one chunk
+        worth, noise = concept_table(
+            subject.model,
+            subject.inputs[k],
+            int(classes[k]),
+            masker,
+            rng=rng.at(subject.ids[k : k + 1]),
+            on_step=on_step,
+        )
+        return {"worth": worth[None], "noise": torch.tensor([noise], dtype=torch.float64)}
+
+    players = masker(subject.inputs[0])
+    found = work.map("concepts", subject.ids, compute, chunk=1, key=f"{players.count}|{rng.seed}")
+    return [
+        concepts_of(
+            worth,
+            masker(x),
+            noise=float(noise),
+            explained=EXPLAINED,
+            max_patterns=MOST_PATTERNS,
+        )
+        for x, worth, noise in zip(subject.inputs, found["worth"], found["noise"], strict=True)
+    ]
 
 
 # -- words --------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 from pellucid.core import (
+    ALONE,
     Advice,
     Axis,
     Curve,
@@ -15,14 +16,13 @@ from pellucid.core import (
     Line,
     Measure,
     Need,
-    OnStep,
     Provenance,
     Stream,
     Subject,
     Table,
+    Work,
     number,
     numbers,
-    silent,
 )
 from pellucid.metrics import FeatureDiversity as Diversity
 from pellucid.metrics import Similarity, feature_diversity, watchable
@@ -54,14 +54,15 @@ class FeatureDiversity:
             skip = f"{subject.name} has no activation, linear or convolutional layer to watch"
         return Need(cost, cost, memory=min(MEMORY, 64 * 4 * n * subject.inputs[0].numel()), skip=skip)
 
-    def __call__(self, subject: Subject, budget: int, rng: Stream, *, on_step: OnStep = silent) -> list[Finding]:
+    def __call__(self, subject: Subject, budget: int, rng: Stream, *, work: Work = ALONE) -> list[Finding]:
         """Answer in one finding."""
+        work.need_all(self.name)
         part = subject.take(draw(subject, min(SAMPLES, budget - 1), rng=rng.child("samples")))
         # Features of photographs are compared after averaging over space: flattened, the sums of a deep network's
         # feature maps would take gigabytes, and the same thing a little to the left would look different.
         reduce: Literal["flatten", "gap"] = "gap" if is_large(subject) else "flatten"
         result = feature_diversity(
-            part.model, part.inputs, part.labels, reduce=reduce, batch_size=kept(part), on_step=on_step
+            part.model, part.inputs, part.labels, reduce=reduce, batch_size=kept(part), on_step=work.on_step
         )
         known = [k for k, s in enumerate(result.similarity) if math.isfinite(s.all)]
         dead = max(s.dead_fraction for s in result.similarity)

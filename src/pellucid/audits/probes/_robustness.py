@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
 
+import torch
+from torch import Tensor
+
 from pellucid.attacks import PGD, RandomSearch
 from pellucid.core import (
+    ALONE,
     Advice,
     Axis,
     Curve,
@@ -24,10 +28,10 @@ from pellucid.core import (
     Stream,
     Subject,
     Table,
+    Work,
     bootstrap,
     number,
     numbers,
-    silent,
     wilson,
 )
 from pellucid.metrics import RobustnessCurve, robustness_curve, robustness_evaluations
@@ -118,41 +122,35 @@ class Robustness:
             remark=f"attacks fewer than {most} samples: wider intervals",
         )
 
-    def __call__(self, subject: Subject, budget: int, rng: Stream, *, on_step: OnStep = silent) -> list[Finding]:
+    def __call__(self, subject: Subject, budget: int, rng: Stream, *, work: Work = ALONE) -> list[Finding]:
         """Answer in one finding per norm."""
         plans = self._plans(subject)
         n = _affordable(budget, subject, plans)
         part = subject.take(draw(subject, n, rng=rng.child("samples")))
         batch = kept(subject)
-        shares = len(plans) + 0.0
-
-        def step(base: int) -> OnStep:
-            return lambda done, total: on_step(int(1000 * (base + done / max(1, total)) / shares), 1000)
-
+        curves = _curves(part, plans, batch, rng, work.part(0.0, 0.9))
         drawn = _drawn(subject, part)
-        return [
+        found = [
             # The first one bears the evaluation that told how many samples a batch can hold.
-            self._finding(part, made, drawn, batch, int(position == 0), rng.child(made.norm), step(position))
-            for position, made in enumerate(plans)
+            self._finding(part, made, curve, drawn, batch, int(position == 0), rng.child(made.norm))
+            for position, (made, curve) in enumerate(zip(plans, curves, strict=True))
         ]
+        work.on_step(1, 1)
+        return found
 
     def _plans(self, subject: Subject) -> list[Ball]:
         return [ball.with_radii(self.radii.get(ball.norm, ())) for ball in _balls(subject) if ball.norm in self.norms]
 
     def _finding(
-        self, subject: Subject, made: Ball, drawn: str, batch: int, spent: int, rng: Stream, on_step: OnStep
+        self,
+        subject: Subject,
+        made: Ball,
+        curve: RobustnessCurve,
+        drawn: str,
+        batch: int,
+        spent: int,
+        rng: Stream,
     ) -> Finding:
-        assert subject.labels is not None
-        curve = robustness_curve(
-            subject.model,
-            subject.inputs,
-            subject.labels,
-            made.attack,
-            made.radii,
-            rng=rng.child("curve").at(subject.ids),
-            batch_size=batch,
-            on_step=on_step,
-        )
         checks, checking = sanity(subject, made, curve, rng.child("checks"), batch_size=batch)
         failed = [check for check in checks if not check.holds]
         at = made.radii.index(made.reference)
@@ -209,6 +207,60 @@ class Robustness:
             references=("arXiv:1706.06083", "arXiv:1802.00420"),
             cautions=_cautions(subject, made, failed, drawn),
         )
+
+
+# -- the attacks --------------------------------------------------------------------------------------------------
+
+TOGETHER = 50
+"""Most samples attacked at once, so that several processes find a share each."""
+
+
+def _curves(subject: Subject, plans: list[Ball], batch: int, rng: Stream, work: Work) -> list[RobustnessCurve]:
+    """Return the curve of each norm; all norms of a sample are one piece of work."""
+    assert subject.labels is not None
+    labels = subject.labels
+
+    def compute(rows: Tensor, on_step: OnStep) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for position, made in enumerate(plans):
+
+            def step(done: int, total: int, position: int = position) -> None:
+                on_step(round(1000 * (position + done / max(1, total))), 1000 * len(plans))
+
+            curve = robustness_curve(
+                subject.model,
+                subject.inputs[rows],
+                labels[rows],
+                made.attack,
+                made.radii,
+                rng=rng.child(made.norm).child("curve").at(subject.ids[rows]),
+                batch_size=batch,
+                on_step=step,
+            )
+            spent = torch.zeros(len(rows), dtype=torch.int64)
+            spent[0] = curve.evaluations  # only their sum means anything
+            found |= {
+                f"{made.norm}.smallest": curve.smallest,
+                f"{made.norm}.params": curve.params,
+                f"{made.norm}.attacked": curve.attacked,
+                f"{made.norm}.zero_gradients": curve.zero_gradients,
+                f"{made.norm}.evaluations": spent,
+            }
+        return found
+
+    key = f"{[(made.norm, made.radii) for made in plans]}|{rng.seed}"
+    done = work.map("robustness", subject.ids, compute, chunk=min(batch, TOGETHER), key=key)
+    return [
+        RobustnessCurve.of(
+            made.radii,
+            smallest=done[f"{made.norm}.smallest"],
+            params=done[f"{made.norm}.params"],
+            attacked=done[f"{made.norm}.attacked"],
+            zero_gradients=done[f"{made.norm}.zero_gradients"],
+            evaluations=int(done[f"{made.norm}.evaluations"].sum()),
+        )
+        for made in plans
+    ]
 
 
 # -- what it costs ------------------------------------------------------------------------------------------------
