@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 import signal
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Command] = {
     "audit": Command("_audit:audit", "Audit a model on data and write a report."),
     "check": Command("_check:check", "Check that a model meets requirements; exit with 1 if it does not."),
     "explain": Command("_explain:explain", "Explain answers: which parts of the inputs made them, alone and together."),
+    "merge": Command("_merge:merge", "Put the shards of an audit or an explanation together and write its report."),
     "compare": Command("_compare:compare", "Set two audits side by side, with paired tests."),
     "report": Command("_report:report", "Draw the report of a finished audit or comparison again, without computing."),
     "train": Command("_train:train", "Train a model from a recipe."),
@@ -112,13 +114,18 @@ def _run(argv: list[str]) -> int:
 
 def _call(name: str, arguments: list[str]) -> int:
     from ._arguments import UsageError, bound
+    from ._shares import WORDS
 
     try:
         call = bound(_load(COMMANDS[name]), name, arguments)
     except UsageError as error:
         sys.stderr.write(f"pellucid: {error}\n")
         return 2
-    return call()
+    token = WORDS.set((name, *arguments))
+    try:
+        return call()
+    finally:
+        WORDS.reset(token)
 
 
 def _load(command: Command) -> Callable[..., int]:
@@ -154,15 +161,34 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return 130, "pellucid: interrupted"
     if core is not None and isinstance(error, core.PellucidError):
         return 2, f"pellucid: {error}"
-    if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
-        return 2, f"pellucid: {error.strerror}: {error.filename}"
     if isinstance(error, OSError):
-        return 3, f"pellucid: the machine failed: {error}"
+        return _explain_system(error)
     if isinstance(error, MemoryError) or (torch is not None and _out_of_memory(error, torch.OutOfMemoryError)):
         return 3, "pellucid: out of memory; use fewer samples, a smaller batch or a smaller model"
     trace = "".join(traceback.format_exception(error))
     report = "This is a bug in Pellucid; please report it with these lines and what `pellucid doctor` prints."
     return 1, f"{trace}pellucid: {report}"
+
+
+_PLACE = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+_BAD_NAME = {errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EILSEQ}  # Windows calls a forbidden name EINVAL
+
+
+def _explain_system(error: OSError) -> tuple[int, str]:
+    """A place that was badly chosen is bad input; anything else is the machine's."""
+    where = "" if error.filename is None else f": {_printable(str(error.filename))}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return 3, f"pellucid: the disk is full{where}; make room and run it again: earlier results are untouched"
+    if error.filename is not None and (isinstance(error, _PLACE) or error.errno in _BAD_NAME):
+        return 2, f"pellucid: {error.strerror}{where}"
+    return 3, f"pellucid: the machine failed: {_printable(str(error))}"
+
+
+def _printable(text: str) -> str:
+    """Return text without what a terminal would obey, and not endless."""
+    from pellucid.core import PellucidError
+
+    return str(PellucidError(text))
 
 
 def _out_of_memory(error: BaseException, on_device: type[BaseException]) -> bool:

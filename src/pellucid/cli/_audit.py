@@ -27,8 +27,8 @@ from ._subject import (
 )
 
 if TYPE_CHECKING:
-    from pellucid.audits import Event, Plan
-    from pellucid.core import Effort, Subject
+    from pellucid.audits import Event, OnEvent, Plan
+    from pellucid.core import Effort, Ranks, Subject
     from pellucid.reports import Report
 
 
@@ -46,6 +46,7 @@ def audit(
     resume: bool = False,
     quick: bool = False,
     plan: bool = False,
+    shard: str = "",
 ) -> int:
     """Audit a model on data and write a report.
 
@@ -64,48 +65,58 @@ def audit(
         resume: Continue the interrupted audit in the folder, the latest one if --out is not given.
         quick: Fewer samples, wider intervals: a first look in well under a minute for a small model.
         plan: Only print the plan.
+        shard: Do one part of the work, such as 3/40, the third of forty; `pellucid merge` makes the report of all.
     """
     from pellucid import audits
 
     from ._out import output_folder
+    from ._shares import STORED, finish_shard, folder_name, own_card, said, sharing
 
     _check_names(probe, skip)
-    folder = None if plan else output_folder(out, f"{slug(model)}-{slug(data)}", kind="audit", resume=resume)
-    subject = make_subject(model, data, reading, drawing)
-    effort: Effort = "quick" if quick else "full"
-    made = audits.plan(subject, budget=budget, effort=effort, probes=probe or None, skip=skip)
-    _show_plan(subject, made)
-    if folder is None:
-        return 0
-    command = _command(
-        model,
-        data,
-        [f"--budget {budget} --samples {drawing.samples} --seed {drawing.seed}"]
-        + [f"--probe {name}" for name in probe]
-        + [f"--skip {name}" for name in skip]
-        + options_text(reading, replace(drawing, samples=Drawing().samples, seed=Drawing().seed))
-        + ["--quick"] * quick,
-    )
-    try:
-        with bars() as advance:
-            report = audits.audit(
-                subject,
-                budget=budget,
-                seed=drawing.seed,
-                quick=quick,
-                probes=probe or None,
-                skip=skip,
-                on_event=lambda event: _watch(event, advance),
-                out=folder,
-                resume=resume,
-                command=command,
-            )
-    except KeyboardInterrupt:
-        warn(f"interrupted; what was answered is in {folder / 'index.html'}, --resume continues")
-        return 130
-    _show_findings(report)
-    say(f"\nreport: {folder / 'index.html'}")
-    return 1 if report.failed else 0
+    with sharing(shard) as ranks:
+        name = folder_name(f"{slug(model)}-{slug(data)}", shard)
+        again = resume or ranks.restarted
+        folder = None if plan else ranks.lead(lambda: output_folder(out, name, kind="audit", resume=again))
+        reading = own_card(reading, ranks)
+        subject = make_subject(model, data, reading, drawing)
+        effort: Effort = "quick" if quick else "full"
+        made = audits.plan(subject, budget=budget, effort=effort, probes=probe or None, skip=skip)
+        _show_plan(subject, made)
+        if folder is None:
+            return 0
+        command = _command(
+            model,
+            data,
+            [f"--budget {budget} --samples {drawing.samples} --seed {drawing.seed}"]
+            + [f"--probe {name}" for name in probe]
+            + [f"--skip {name}" for name in skip]
+            + options_text(reading, replace(drawing, samples=Drawing().samples, seed=Drawing().seed))
+            + ["--quick"] * quick,
+        )
+        try:
+            with bars() as advance:
+                report = audits.audit(
+                    subject,
+                    budget=budget,
+                    seed=drawing.seed,
+                    quick=quick,
+                    probes=probe or None,
+                    skip=skip,
+                    on_event=watching(ranks, advance),
+                    out=folder,
+                    resume=resume,
+                    command=command,
+                    ranks=ranks,
+                    stored=STORED.get(),
+                )
+        except KeyboardInterrupt:
+            said(f"interrupted; what was answered is in {folder / 'index.html'}, --resume continues", ranks)
+            return 130
+        _show_findings(report)
+        if shard:
+            say(finish_shard(folder, ranks))
+        say(f"\nreport: {folder / 'index.html'}")
+        return 1 if report.failed else 0
 
 
 def _check_names(probes: tuple[str, ...], skip: tuple[str, ...]) -> None:
@@ -156,6 +167,12 @@ def _duration(seconds: float) -> str:
 
 def _size(memory: int) -> str:
     return f"{max(1, round(memory / 2**20)):,} MiB"
+
+
+def watching(ranks: Ranks, advance: Advance) -> OnEvent:
+    """Return what shows the events of an audit: bars, from the leading process alone."""
+    heard = ranks.leads or not ranks.together
+    return lambda event: _watch(event, advance) if heard else None
 
 
 def _watch(event: Event, advance: Advance) -> None:

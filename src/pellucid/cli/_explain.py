@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from ._console import bars, say, table, warn
+from ._console import bars, say, table
 from ._subject import (
     DataArgument,
     Drawing,
@@ -19,6 +19,7 @@ from ._subject import (
     make_subject,
     options_text,
     portable,
+    slug,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def explain(
     resume: bool = False,
     plan: bool = False,
     parquet: bool = False,
+    shard: str = "",
     reading: ReadingOptions = Reading(),  # noqa: B008 - frozen
 ) -> int:
     """Explain answers: which parts of the inputs made them, alone and together.
@@ -68,20 +70,18 @@ def explain(
         max_exact: Most players for which all coalitions are evaluated: 2 to that power per sample.
         seed: Root of all chance: the same seed gives the same report.
         split: Which part of the data: test or train.
-        out: Folder for the report; runs/MODEL-DATA-explain if not given.
-        resume: Continue the interrupted explanation in the folder.
+        out: Folder for the report; runs/MODEL-DATA-explain if not given, with -2, -3, ... where an earlier one is.
+        resume: Continue the interrupted explanation in the folder, the latest one if --out is not given.
         plan: Only print the plan.
-        parquet: Write all numbers as explanation.parquet too, one row per sample and interaction.
+        parquet: Write all numbers as explanation.parquet too, one row per sample and interaction; needs pyarrow.
+        shard: Do one part of the work, such as 3/40, the third of forty; `pellucid merge` makes the report of all.
     """
     from pellucid import audits
-    from pellucid.core import RunFolder
 
-    from ._audit import _show_plan, _watch
-    from ._subject import slug
+    from ._audit import _show_plan, watching
+    from ._out import output_folder
+    from ._shares import STORED, finish_shard, folder_name, own_card, said, sharing
 
-    folder = out if out is not None else Path("runs") / f"{slug(model)}-{slug(data)}-explain"
-    if not plan and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        RunFolder.create(folder, kind="audit", resume=resume)  # says what is wrong before any work is done
     how = audits.Explain(
         players=players,
         value=value,
@@ -96,30 +96,39 @@ def explain(
     )
     # What is usual is taken from as many samples as an audit has; a sample named by its id may be any.
     drawing = Drawing(samples=2**62 if id else max(audits.DEFAULT_SAMPLES, samples), seed=seed, split=split)
-    subject = make_subject(model, data, reading, drawing)
-    made = audits.plan(subject, budget=how.need(subject, effort="full").wanted, probes=how)  # type: ignore[arg-type]
-    _show_plan(subject, made)
-    if plan:
-        return 0
-    try:
-        with bars() as advance:
-            found = audits.explain(
-                subject,
-                how,
-                seed=seed,
-                on_event=lambda event: _watch(event, advance),
-                out=folder,
-                resume=resume,
-                command=_command(model, data, how, reading, drawing),
-            )
-    except KeyboardInterrupt:
-        warn(f"interrupted; --resume continues what is in {folder}")
-        return 130
-    if parquet and found.file is not None:
-        found.save_table(folder / "explanation.parquet")
-    _show(found)
-    say(f"\nreport: {folder / 'index.html'}")
-    return 1 if found.report.failed else 0
+    with sharing(shard) as ranks:
+        name = folder_name(f"{slug(model)}-{slug(data)}-explain", shard)
+        again = resume or ranks.restarted
+        folder = None if plan else ranks.lead(lambda: output_folder(out, name, kind="audit", resume=again))
+        reading = own_card(reading, ranks)
+        subject = make_subject(model, data, reading, drawing)
+        made = audits.plan(subject, budget=how.need(subject, effort="full").wanted, probes=how)
+        _show_plan(subject, made)
+        if folder is None:
+            return 0
+        try:
+            with bars() as advance:
+                found = audits.explain(
+                    subject,
+                    how,
+                    seed=seed,
+                    on_event=watching(ranks, advance),
+                    out=folder,
+                    resume=resume,
+                    command=_command(model, data, how, reading, drawing),
+                    ranks=ranks,
+                    stored=STORED.get(),
+                )
+        except KeyboardInterrupt:
+            said(f"interrupted; --resume continues what is in {folder}", ranks)
+            return 130
+        if parquet and found.file is not None and ranks.leads:
+            found.save_table(folder / "explanation.parquet")
+        _show(found)
+        if shard:
+            say(finish_shard(folder, ranks))
+        say(f"\nreport: {folder / 'index.html'}")
+        return 1 if found.report.failed else 0
 
 
 def _command(model: str, data: str, how: Explain, reading: Reading, drawing: Drawing) -> str:
