@@ -21,7 +21,10 @@ parser.add_argument("--samples", type=int, default=32)
 parser.add_argument("--out", type=Path, default=Path("runs/bottleneck"))
 wish = parser.parse_args()
 RESULTS = Path(__file__).resolve().parent / "results"
-RECIPES = {"b": ["standard-cifar10"], "c": ["standard-cifar10", "low-order-cifar10", "high-order-cifar10"]}
+RECIPES = {
+    "b": ["standard-cifar10"],
+    "c": ["standard-cifar10", "low-order-cifar10", "middle-order-cifar10", "high-order-cifar10"],
+}
 
 
 def record(name: str, spectrum: BottleneckSpectrum, **more: float) -> None:
