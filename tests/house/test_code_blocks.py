@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import os
 import re
@@ -94,8 +95,10 @@ def test_commands_in_the_text_exist(page: str, line: str) -> None:
     if command is None:
         assert any(known.startswith(words[0] + " ") for known in COMMANDS), f"{page}: no command {words[0]}"
         return
+    parameters = inspect.signature(cli._load(COMMANDS[command])).parameters
+    shared = [vars(p.default) for p in parameters.values() if dataclasses.is_dataclass(p.default)]
     flags = {
-        "--" + parameter.replace("_", "-") for parameter in inspect.signature(cli._load(COMMANDS[command])).parameters
+        "--" + parameter.replace("_", "-") for parameter in (*parameters, *(name for group in shared for name in group))
     }
     used = {word.partition("=")[0] for word in words if word.startswith("--")}
     assert used <= flags | {"--help"}, f"{page}: {command} has no {used - flags}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import functools
 import inspect
@@ -88,6 +89,10 @@ def _names(function: Callable[..., int]) -> tuple[dict[str, object], list[str]]:
     options: dict[str, object] = {}
     needed: list[str] = []
     for name, parameter in inspect.signature(function).parameters.items():
+        if dataclasses.is_dataclass(parameter.default):  # a group of options that several commands share
+            for part in dataclasses.fields(parameter.default):
+                options[f"--{part.name.replace('_', '-')}"] = type(getattr(parameter.default, part.name))
+            continue
         shown = name.upper() if parameter.kind is parameter.POSITIONAL_ONLY else f"--{name.replace('_', '-')}"
         if shown.startswith("--"):
             options[shown] = parameter.annotation
