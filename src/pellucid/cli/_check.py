@@ -40,6 +40,7 @@ def check(
     seed: int | None = None,
     quick: bool = False,
     split: str = "test",
+    label: str = "",
     skip_corrupt: bool = False,
     out: Path | None = None,
     junit: Path | None = None,
@@ -62,6 +63,7 @@ def check(
         seed: Root of all chance: the same seed gives the same verdict; 0 if not given.
         quick: Fewer samples, wider intervals.
         split: Which part of the data: test or train.
+        label: Label column of a table in a file; found by its name if not given.
         skip_corrupt: Leave out images that cannot be read instead of stopping.
         out: Folder for the report; none is written if not given. An earlier check there is replaced.
         junit: File for the verdicts as JUnit XML.
@@ -70,14 +72,14 @@ def check(
     import msgspec
 
     from pellucid import audits, reports
-    from pellucid.core import RequirementError, write_atomic
+    from pellucid.core import RequirementError, path_kind, write_atomic
 
     read = audits.Requirements(()) if requirements is None else audits.Requirements.load(requirements)
     demands = (*read.demands, *(audits.Requirement.parse(text, where="--require") for text in require))
     if not demands:
         raise RequirementError('nothing is required; add --require "accuracy >= 0.9", or --requirements with a file')
     for path in (junit, markdown):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        if path is not None and (path_kind(path) == "folder" or path_kind(path.parent) != "folder"):
             raise RequirementError(f"{path} cannot be written: give a file in a folder that exists")
     flags = {"budget": budget, "samples": samples, "seed": seed, "quick": quick or None, "confident": confident or None}
     given = {name: value for name, value in flags.items() if value is not None}
@@ -88,7 +90,11 @@ def check(
         audits.check_known(demands)
         chosen = asked.settings
         drawing = Drawing(
-            audits.DEFAULT_SAMPLES if chosen.samples is None else chosen.samples, chosen.seed or 0, split, skip_corrupt
+            samples=audits.DEFAULT_SAMPLES if chosen.samples is None else chosen.samples,
+            seed=chosen.seed or 0,
+            split=split,
+            label=label,
+            skip_corrupt=skip_corrupt,
         )
         again = [] if requirements is None else [f"--requirements {shlex.quote(portable(str(requirements)))}"]
         again += [f"--require {shlex.quote(text)}" for text in require]
@@ -105,10 +111,10 @@ def check(
 
 def _finished(folder: Path) -> Report:
     """Return the finished audit in a folder; without data nothing else can be checked."""
-    from pellucid.core import RequirementError
+    from pellucid.core import RequirementError, path_kind
     from pellucid.reports import Report
 
-    if not folder.exists():
+    if path_kind(folder) not in ("file", "folder"):
         raise RequirementError(
             f"{folder} is no folder of a finished audit; to audit the model {folder} give the data too"
         )
