@@ -55,6 +55,27 @@ def test_saving_twice_into_one_folder_replaces_and_leaves_nothing_behind(samples
     assert Report.load(tmp_path).complete
 
 
+@pytest.mark.parametrize("where", ["file", "file/below", "foreign", "other"])
+def test_what_belongs_to_others_is_not_written_over(samples: ModuleType, tmp_path: Path, where: str) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    for name, text in (("foreign/notes.txt", "mine"), ("other/report.json", '{"my": "report"}')):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match="choose a") as caught:
+        samples.report().save(tmp_path / where)
+    assert len(str(caught.value).splitlines()) == 1
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_report_of_an_older_version_is_written_over(samples: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text('{"kind": "audit", "schema_version": 0}', encoding="utf-8")
+    with pytest.raises(RunError, match="has report schema 0"):
+        Report.load(tmp_path)
+    samples.report().save(tmp_path)
+    assert Report.load(tmp_path).complete
+
+
 def test_a_comparison_is_saved_and_loaded_likewise(samples: ModuleType, tmp_path: Path) -> None:
     comparison = samples.comparison()
     comparison.save(tmp_path / "a")
