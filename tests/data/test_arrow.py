@@ -1,6 +1,7 @@
 import io
 import json
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -99,7 +100,7 @@ def test_a_column_of_images_is_decoded(tmp_path, structs):
     assert loaded.modality == "image"
     few = data.load(parquet(tmp_path / "x.parquet", pictures(structs)), limit=3, image_size=(8, 8), channels=1)
     assert (few.inputs.shape, few.ids.tolist()) == ((3, 1, 8, 8), [0, 1, 2])
-    assert few.note == "labels from the column label; images resized from 4 x 5 to 8 x 8 pixels"
+    assert few.note == "images resized from 4 x 5 to 8 x 8 pixels"
 
 
 @pytest.mark.parametrize(
@@ -172,6 +173,16 @@ def test_a_saved_data_set_comes_back(tmp_path):
     assert (loaded.labels.tolist(), loaded.class_names, loaded.name) == (LABELS, ("cat", "dog", "emu"), "pets")
     with pytest.raises(DataError, match="is one split, not divided for training"):
         data.load(str(tmp_path / "pets"), split="train")
+
+
+def test_a_folder_that_the_library_itself_saved_is_read():
+    # Written by datasets 5.2.0: Dataset.from_dict(…, features=Features({"image": Image(), "label": ClassLabel(…)})),
+    # then save_to_disk(…, num_shards=2); the pixels beside it are those it was made from.
+    files = Path(__file__).parent / "files"
+    loaded = data.load(str(files / "pets"))
+    pixels = torch.from_numpy(np.load(files / "pets.npy"))
+    assert torch.equal((loaded.inputs * 255).round().byte().permute(0, 2, 3, 1), pixels)
+    assert (loaded.labels.tolist(), loaded.class_names) == ([0, 1] * 4, ("cat", "dog"))
 
 
 def test_a_saved_dictionary_has_splits(tmp_path):

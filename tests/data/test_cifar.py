@@ -11,21 +11,28 @@ from pellucid.core import DataError, DataMissing
 from pellucid.data import CIFAR10, _cifar
 
 
-def test_the_mirrors_pictures_become_the_official_layout():
+def _png(pixels):
+    picture = io.BytesIO()
+    Image.fromarray(pixels).save(picture, "png")
+    return picture.getvalue()
+
+
+def test_the_mirrors_pictures_become_the_official_layout(monkeypatch):
     # Row k of a picture is image k, and its 1,024 pixels are the image row by row.
+    monkeypatch.setattr(_cifar, "PER_FILE", 50)
     rng = np.random.default_rng(0)
     members, official = {}, {}
     for k, name in enumerate((*_cifar.BATCHES, _cifar.TEST)):
-        images = np.zeros((10_000, 32, 32, 3), np.uint8)
-        images[:50] = rng.integers(0, 256, (50, 32, 32, 3))
-        picture = io.BytesIO()
-        Image.fromarray(images.reshape(10_000, 1024, 3)).save(picture, "png", compress_level=1)
-        members[f"{name}.png"] = picture.getvalue()
-        labels = np.full((10_000, 1), k, np.uint8)
-        official[f"{name}.bin"] = np.hstack([labels, images.transpose(0, 3, 1, 2).reshape(10_000, -1)]).tobytes()
-    members["train_lables.json"] = json.dumps([k for k in range(5) for _ in range(10_000)]).encode()
-    members["test_lables.json"] = json.dumps([5] * 10_000).encode()
+        images = rng.integers(0, 256, (50, 32, 32, 3), np.uint8)
+        members[f"{name}.png"] = _png(images.reshape(50, 1024, 3))
+        labels = np.full((50, 1), k, np.uint8)
+        official[f"{name}.bin"] = np.hstack([labels, images.transpose(0, 3, 1, 2).reshape(50, -1)]).tobytes()
+    members["train_lables.json"] = json.dumps([k for k in range(5) for _ in range(50)]).encode()
+    members["test_lables.json"] = json.dumps([5] * 50).encode()
     assert dict(_cifar._from_pictures(members)) == official
+    members["test_batch.png"] = _png(np.zeros((49, 1024, 3), np.uint8))
+    with pytest.raises(DataError, match="is no picture of 50 images"):
+        _cifar._from_pictures(members)
     members["test_batch.png"] = members["test_batch.png"][:0]
     with pytest.raises(DataError, match=r"test_batch\.png is a corrupt picture"):
         _cifar._from_pictures(members)

@@ -80,7 +80,7 @@ def test_whole_numbers_from_zero_stay_and_others_are_numbered(tmp_path):
     path = write(tmp_path / "t.csv", ["x", "label"], [[k, (-1, 1)[k % 2]] for k in range(8)])
     table = data.load(path)
     assert (table.labels.tolist()[:2], table.class_names) == ([0, 1], ("-1", "1"))
-    assert table.note == "labels from the column label; labels -1, 1 are the classes 0 to 1"
+    assert table.note == "labels -1, 1 are the classes 0 to 1"
     path = write(tmp_path / "t.csv", ["x", "label"], [[k, (1.0, 2.0)[k % 2]] for k in range(8)])
     assert data.load(path).class_names == ("1", "2")
 

@@ -20,7 +20,7 @@ from pellucid.core import DataError, Dataset, MissingExtra, decode_image, first_
 from ._images import Fit, check_bytes, joined, stacked
 from ._limits import MAX_BYTES, MAX_COLUMNS, MAX_PIXELS, MAX_ROWS
 from ._rows import spread
-from ._tables import Columns, as_features, as_labels, assembled, label_column, numbers
+from ._tables import Columns, as_features, as_labels, assembled, label_column, numbers, told
 
 EXTRA = "pip install 'pellucid[arrow]'"
 _ROWS = 1024  # rows held at once while reading
@@ -387,7 +387,7 @@ def _images(
         name=name,
         modality="image",
         ids=rows,
-        note=joined([f"labels from the column {label}", note, done]),
+        note=joined([told(label), note, done]),
     )
 
 

@@ -27,7 +27,8 @@ from ._rows import spread
 RECORD = 3073
 BATCHES = tuple(f"data_batch_{k}" for k in range(1, 6))
 TEST = "test_batch"
-_SIZES = {f"{name}.bin": 10_000 * RECORD for name in (*BATCHES, TEST)}
+PER_FILE = 10_000
+_SIZES = {f"{name}.bin": PER_FILE * RECORD for name in (*BATCHES, TEST)}
 
 
 def _from_pictures(members: Mapping[str, bytes]) -> Mapping[str, bytes]:
@@ -35,8 +36,8 @@ def _from_pictures(members: Mapping[str, bytes]) -> Mapping[str, bytes]:
     train, test = (json.loads(members[name]) for name in ("train_lables.json", "test_lables.json"))
     made: dict[str, bytes] = {}
     for k, name in enumerate((*BATCHES, TEST)):
-        labels = np.array(test if name == TEST else train[10_000 * k : 10_000 * (k + 1)], dtype=np.uint8)
-        planes = _pixels(members[f"{name}.png"], f"{name}.png").transpose(0, 2, 1).reshape(10_000, 3072)
+        labels = np.array(test if name == TEST else train[PER_FILE * k : PER_FILE * (k + 1)], dtype=np.uint8)
+        planes = _pixels(members[f"{name}.png"], f"{name}.png").transpose(0, 2, 1).reshape(PER_FILE, 3072)
         made[f"{name}.bin"] = np.concatenate([labels[:, None], planes], axis=1).tobytes()
     return made
 
@@ -47,11 +48,11 @@ def _pixels(raw: bytes, name: str) -> np.ndarray:
 
     try:
         with Image.open(io.BytesIO(raw), formats=("PNG",)) as picture:
-            if picture.size == (1024, 10_000) and picture.mode == "RGB":
+            if picture.size == (1024, PER_FILE) and picture.mode == "RGB":
                 return np.asarray(picture)
     except Exception as error:  # damaged files reach every corner of the decoder
         raise DataError(f"{name} is a corrupt picture: {first_line(error)}") from None
-    raise DataError(f"{name} is no picture of 10,000 images")
+    raise DataError(f"{name} is no picture of {PER_FILE:,} images")
 
 
 FACTS = Facts(

@@ -55,6 +55,11 @@ def label_column(names: Sequence[str], wanted: str | None, source: str) -> str:
     return found[0] if found else names[-1]
 
 
+def told(label: str) -> str:
+    """Say which column holds the labels, where its name does not."""
+    return "" if label.strip().lower() in LABELS else f"labels from the column {label}"
+
+
 def assembled(
     parts: Mapping[str, Columns], split: str, *, name: str, limit: int | None, names: Sequence[str] = ()
 ) -> Dataset:
@@ -84,7 +89,7 @@ def assembled(
         modality="tabular",
         ids=rows,
         bounds=None,
-        note=joined([f"labels from the column {chosen.label}", note]),
+        note=joined([told(chosen.label), note]),
         feature_names=chosen.names,
         background=parts["train"].features if "train" in parts else None,
     )
