@@ -18,7 +18,7 @@ from pellucid.models._program_scan import screened
 
 
 class Net(nn.Module):
-    """A network with a buffer, a constant, an option given as text, a part without gradients and a dict as its answer."""
+    """A network with a buffer, a constant, an option given as text, a part without gradients and a dict as answer."""
 
     def __init__(self):
         super().__init__()
@@ -141,6 +141,10 @@ def node(content, index=0):
     return content["graph_module"]["graph"]["nodes"][index]
 
 
+def graph(content):
+    return content["graph_module"]["graph"]
+
+
 def signature(content):
     return content["graph_module"]["module_call_graph"][0]["signature"]
 
@@ -186,7 +190,7 @@ HOSTILE_TEXT = {
     ),
     "argument name": (lambda c: signature(c).update(forward_arg_names=[f"x={RUN}"]), "holds the name"),
     "enum in a tree": (lambda c: signature(c).update(in_spec=spec(context=ENUM)), "holds the container"),
-    "enum deep in a tree": (lambda c: signature(c).update(in_spec=spec("builtins.dict", f"[{ENUM}]")), "the container"),
+    "enum deep in a tree": (lambda c: signature(c).update(in_spec=spec("builtins.dict", f"[{ENUM}]")), "container"),
     "factory in a tree": (lambda c: signature(c).update(in_spec=spec("collections.defaultdict")), "the container"),
     "path as an argument": (
         lambda c: node(c)["inputs"][0].update(arg={"as_string": "/etc/passwd"}),
@@ -207,7 +211,7 @@ def test_text_that_torch_would_run_is_refused(tmp_path, monkeypatch, net, case):
     assert "\n" not in str(caught.value)
     assert "could run code when opened, and is refused" in str(caught.value)
     assert "--trust" in str(caught.value)
-    assert os.listdir(tmp_path) == ["bad.pt2"]
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.pt2"]
 
 
 def pickled(mark):
@@ -282,9 +286,9 @@ def test_damaged_and_foreign_files_are_one_sentence(tmp_path, net):
             models.load(str(path))
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("serialized_exported_program.json", "{}")
-    with pytest.raises(ModelError, match="no program of torch.export of this generation; export it again"):
+    with pytest.raises(ModelError, match=r"no program of torch\.export of this generation; export it again"):
         models.load(str(path))
-    with pytest.raises(ModelError, match="gone.pt2 does not exist"):
+    with pytest.raises(ModelError, match=r"gone\.pt2 does not exist"):
         models.load(str(tmp_path / "gone.pt2"))
     compressed = tmp_path / "small.pt2"
     with zipfile.ZipFile(net[1]) as old, zipfile.ZipFile(compressed, "w", zipfile.ZIP_DEFLATED) as new:

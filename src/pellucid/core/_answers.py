@@ -116,7 +116,7 @@ def _check_module(model: object, name: str) -> None:
     if getattr(model, "regression", False):
         raise ModelError(
             f"{name} predicts a number, and an audit asks about classes; games take its `.model` as it is: "
-            "games.ModelGame with games.logit(0)"
+            "games.ModelGame with games.output()"
         )
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         raise ModelError(f"{name} has lazy layers without weights yet; call it once on a batch where it is made")
