@@ -204,8 +204,8 @@ def test_wrong_samples_are_left_out_and_counted(rng):
 def test_the_official_settings_are_the_papers(rng):
     assert (OFFICIAL.samples, OFFICIAL.pairs, OFFICIAL.contexts, OFFICIAL.grid) == (50, 200, 100, 16)
     assert OFFICIAL.only_correct
-    # 11 orders of 200 pairs with 100 contexts of 4 evaluations, and two end orders once per pair.
-    assert cost_bottleneck(players(16, 16), OFFICIAL) == 50 * (11 * 200 * 100 * 4 + 2 * 4 * 200 + 1)
+    # 11 orders of 200 pairs with 100 contexts of 4 evaluations, and two end orders once for all.
+    assert cost_bottleneck(players(16, 16), OFFICIAL) == 50 * (11 * 200 * 100 * 4 + 2 * (1 + 256 + 200) + 1)
     x = images(2)
     few = replace(OFFICIAL, pairs=5, contexts=3, only_correct=False, ratios=(0.0, 0.5, 1.0))
     found = bottleneck(small_cnn(), x, torch.tensor([0, 1]), Patches(4, background=x), settings=few, rng=rng)

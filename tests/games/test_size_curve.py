@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, permutations
 
 import pytest
 import torch
@@ -74,7 +74,9 @@ def test_cost_is_known_beforehand(rng):
         game = Counted(TableGame(random_table(8)))
         curve = size_curve(game, sizes=wanted, permutations=50, rng=rng)
         assert game.evaluations == curve.evaluations == cost_size_curve(8, sizes=wanted, permutations=50)
-    assert cost_size_curve(64, sizes=bin_sizes([0, 10, 20, 63], 64), permutations=200) == 200 * 6 + 2
+    # Sizes 1 and 63 are exact with 64 evaluations each; with few chains for many players they are drawn too.
+    assert cost_size_curve(64, sizes=bin_sizes([0, 10, 20, 63], 64), permutations=200) == 200 * 4 + 2 * 64 + 2
+    assert cost_size_curve(256, sizes=[1, 255, 9], permutations=20) == 3 * 20 + 2
     assert curve.sizes.tolist() == [0, 8]
 
 
@@ -89,9 +91,31 @@ def test_chains_are_nested(rng):
             return keep.sum(1).double()
 
     size_curve(Watching(), permutations=4, rng=rng)
-    chains = seen[1].view(4, 5, 6)
+    assert seen[0].sum(1).tolist() == [0, *[1] * 6, *[5] * 6, 6]
+    chains = seen[1].view(4, 3, 6)
     assert bool((chains[:, 1:] >= chains[:, :-1]).all())
-    assert torch.equal(chains.sum(2), torch.arange(1, 6).expand(4, 5))
+    assert torch.equal(chains.sum(2), torch.arange(2, 5).expand(4, 3))
+
+
+def test_what_players_add_alone_is_exact(rng):
+    v = random_table(7)
+    curve = size_curve(TableGame(v), permutations=4, rng=rng)
+    exact = by_size(v)
+    assert_close(curve.f[[0, 1, 6, 7]], exact[[0, 1, 6, 7]], atol=1e-12, rtol=0)
+    assert not bool(curve.stderr[[0, 1, 6, 7]].any())
+    assert bool((curve.stderr[2:6] > 0).all())
+    alone = curve.first_order()
+    assert float(alone.values) == pytest.approx(7 * float(exact[1] - exact[0]))
+    assert float(alone.stderr) == 0
+
+
+def test_every_listed_size_stays_unbiased_over_all_chains():
+    """Sizes drawn with chains: the mean over all 5! orders of arrival is the exact curve."""
+    v = random_table(5)
+    f = torch.zeros(6, dtype=torch.float64)
+    for order in permutations(range(5)):
+        f += torch.stack([v[sum(1 << p for p in order[:k])] for k in range(6)]) / 120
+    assert_close(f, by_size(v), atol=1e-12, rtol=0)
 
 
 def test_vector_values(rng):

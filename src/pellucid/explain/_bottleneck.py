@@ -17,6 +17,7 @@ from torch import Tensor
 from pellucid.core import ALONE, Masker, Model, OnStep, Players, Stream, Work, silent
 from pellucid.games import (
     ModelGame,
+    Sharing,
     ValueOf,
     cost_pair_orders,
     log_odds,
@@ -100,6 +101,10 @@ def _groups(players: Players, settings: SpectrumSettings, rng: Stream) -> Int[Te
     return neighbor_blocks(players, blocks=settings.blocks, rng=rng)
 
 
+def _sharing(settings: SpectrumSettings) -> Sharing:
+    return "shared" if settings.pairs is None else "independent"
+
+
 def cost_bottleneck(players: Players, settings: SpectrumSettings = FULL) -> int:
     """Return the exact number of evaluations that `bottleneck` spends with these settings; nothing is evaluated.
 
@@ -111,7 +116,8 @@ def cost_bottleneck(players: Players, settings: SpectrumSettings = FULL) -> int:
     """
     orders = orders_of(players.count, settings.ratios)
     sizes = [len(group) for group in _groups(players, settings, Stream(0))]
-    one = cost_pair_orders(players.count, sizes, orders, contexts=settings.contexts)
+    sharing = _sharing(settings)
+    one = cost_pair_orders(players.count, sizes, orders, contexts=settings.contexts, sharing=sharing)
     return settings.samples * (one + settings.only_correct)
 
 
@@ -187,7 +193,8 @@ def bottleneck(
 
     def measure(game: ModelGame, bound: Stream, step: OnStep) -> dict[str, Tensor]:
         groups = _groups(game.players, settings, bound)
-        found = pair_orders(game, groups, orders, contexts=settings.contexts, rng=bound, on_step=step)
+        contexts, sharing = settings.contexts, _sharing(settings)
+        found = pair_orders(game, groups, orders, contexts=contexts, sharing=sharing, rng=bound, on_step=step)
         return {"interactions": found.values, "floors": found.floor.mean(0), "pairs": found.pairs}
 
     found = samples.map(measure, one, on_step=on_step, work=work, key=f"{settings}|{first.count}")

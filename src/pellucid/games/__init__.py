@@ -9,7 +9,7 @@ from ._interactions import Interactions
 from ._model_game import ModelGame, noise_floor
 from ._order_weights import nested_sizes, order_weights
 from ._orders import PairInteractions, learning_strength, pair_interactions
-from ._pair_orders import PairOrders, cost_pair_orders, neighbor_blocks, neighbor_pairs, pair_orders
+from ._pair_orders import PairOrders, Sharing, cost_pair_orders, neighbor_blocks, neighbor_pairs, pair_orders
 from ._players import Features, Patches
 from ._players_baselines import Fill, Marginal
 from ._players_points import Points
@@ -71,6 +71,7 @@ __all__ = [
     "Restricted",
     "Segments",
     "ShapiqGame",
+    "Sharing",
     "SizeCurve",
     "TableGame",
     "Tokens",

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 from math import comb, pi, sqrt
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -24,6 +25,8 @@ from torch import Tensor
 from pellucid.core import Game, OnStep, Players, Stream, silent
 
 from ._size_curve import one_sample
+
+Sharing = Literal["shared", "independent"]
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,25 @@ def design(n_players: int, group: int, order: int, contexts: int) -> Design:
     return Design(m, insertion, False, tuple(Stratum(h, r, share[h] / (r * member[h])) for h, r in draws.items()))
 
 
-def cost_pair_orders(n_players: int, group_sizes: Sequence[int], orders: Sequence[int], *, contexts: int) -> int:
+def cost_pair_orders(
+    n_players: int, group_sizes: Sequence[int], orders: Sequence[int], *, contexts: int, sharing: Sharing = "shared"
+) -> int:
     """Return the exact number of evaluations of `pair_orders`, without evaluating anything."""
     _check_orders(orders, n_players)
+    if sharing == "independent":
+        pairs = sum(comb(g, 2) for g in group_sizes)
+        return sum(
+            1 + n_players + pairs
+            if _joint_end(n_players, m, pairs)
+            else pairs * design(n_players, 2, m, contexts).evaluations
+            for m in orders
+        )
     return sum(design(n_players, g, m, contexts).evaluations for g in group_sizes for m in orders)
+
+
+def _joint_end(n: int, m: int, pairs: int) -> bool:
+    """Whether an end order, which has one context, is cheaper for all pairs together: its players are asked once."""
+    return m in (0, n - 2) and 1 + n + pairs < 4 * pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +126,8 @@ class PairOrders:
     Args:
         values: float64 `(P, M, *b)`, estimates of I^m(i,j).
         stderr: standard error, same shape; zero where all contexts were used.
-        floor: what |value| would be on average if the interaction were zero, sqrt(2/pi) times the standard error.
+        floor: what |value| would be on average if the interaction were zero: sqrt(2/pi) times the standard error, or
+            times what rounding in the model's precision leaves where all contexts were used.
         pairs: int64 `(P, 2)`, i < j, group by group.
         orders: the context sizes m.
         evaluations: model evaluations spent.
@@ -257,6 +276,7 @@ def pair_orders(
     orders: Sequence[int],
     *,
     contexts: int = 100,
+    sharing: Sharing = "shared",
     rng: Stream,
     on_step: OnStep = silent,
 ) -> PairOrders:
@@ -268,6 +288,8 @@ def pair_orders(
             two. Larger groups share contexts: nine neighbors cost 1.3 to 1.6 evaluations per difference instead of 4.
         orders: context sizes m, from 0 to n-2.
         contexts: contexts per pair and order; where there are no more than that, all are used and the value is exact.
+        sharing: "independent" gives each pair of each group contexts of its own, for 4 evaluations per difference; the
+            end orders, which have one context, then cost 1 + n + P for all P pairs together.
         rng: where contexts come from, bound to at most one sample.
         on_step: progress in evaluations.
     """
@@ -276,10 +298,23 @@ def pair_orders(
         raise ValueError(f"contexts must be at least 2, a standard error needs them; got {contexts}")
     _check_orders(orders, n)
     checked = _check_groups(list(groups), n)
-    total = cost_pair_orders(n, [len(group) for group in checked], orders, contexts=contexts)
+    total = cost_pair_orders(n, [len(group) for group in checked], orders, contexts=contexts, sharing=sharing)
+    pairs = torch.cat([torch.combinations(group) for group in checked])
+    if sharing == "independent":
+        checked = list(pairs)
     stream, done = one_sample(rng).child("pair-orders"), 0
-    values, errors = [], []
+    values, errors, roundings = [], [], []
     for m in orders:
+        if sharing == "independent" and _joint_end(n, m, len(pairs)):
+            keep = _end_rows(pairs, n, full=m > 0)
+            worth = game(keep).to(torch.float64)
+            done += len(keep)
+            on_step(done, total)
+            i, j = pairs.T.to(worth.device)
+            values.append((worth[:1] - worth[1 + i] - worth[1 + j] + worth[1 + n :]).cpu())
+            errors.append(torch.zeros_like(values[-1]))
+            roundings.append(2 * rounding_of(game, worth))
+            continue
         # One call per order fills the batches across groups.
         drawn = []
         for number, group in enumerate(checked):
@@ -302,9 +337,28 @@ def pair_orders(
             of_groups.append(_combine(plan, parts, len(group)))
         values.append(torch.cat([v for v, _ in of_groups]))
         errors.append(torch.cat([e for _, e in of_groups]))
-    pairs = torch.cat([torch.combinations(group) for group in checked])
+        roundings.append(2 * rounding_of(game, worth))
     stderr = torch.stack(errors, dim=1)
-    return PairOrders(torch.stack(values, dim=1), stderr, sqrt(2 / pi) * stderr, pairs, tuple(orders), total)
+    least = torch.tensor(roundings, dtype=torch.float64).view(1, -1, *[1] * (stderr.ndim - 2))
+    floor = sqrt(2 / pi) * torch.maximum(stderr, least)
+    return PairOrders(torch.stack(values, dim=1), stderr, floor, pairs, tuple(orders), total)
+
+
+def _end_rows(pairs: Tensor, n: int, *, full: bool) -> Tensor:
+    """Return the coalitions of an end order: none (or all), one changed player each, then two: `(1 + n + P, n)`."""
+    change = torch.zeros(1 + n + len(pairs), n, dtype=torch.bool)
+    change[1 : 1 + n] = torch.eye(n, dtype=torch.bool)
+    change[1 + n :].scatter_(1, pairs, True)
+    return ~change if full else change
+
+
+def rounding_of(game: Game, worth: Tensor) -> float:
+    """Return half a unit in the last place of a game's precision at the size of its values: the least noise."""
+    inner: object = game
+    while not hasattr(inner, "dtype") and hasattr(inner, "game"):
+        inner = inner.game
+    eps = torch.finfo(getattr(inner, "dtype", torch.float64)).eps
+    return eps / 2 * float(worth.abs().max())
 
 
 # -- which pairs --------------------------------------------------------------------------------------------------

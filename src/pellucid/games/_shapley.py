@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import pi, sqrt
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,8 @@ from pellucid.core import Estimate, Game, OnStep, Stream, silent
 from ._games import MAX_EXACT, table_of
 from ._orders import exact, shapley_table
 from ._size_curve import one_sample
+
+_ROWS_PER_STEP = 4096
 
 
 def shapley(
@@ -33,7 +37,8 @@ def shapley(
         on_step: progress in evaluations.
 
     Returns:
-        Values `(n, *b)`; the standard error is zero if exact, else that of the mean over the antithetic pairs.
+        Values `(n, *b)`; the standard error is zero if exact, else that of the mean over the antithetic pairs, and the
+        floor is what |value| would be on average if the player contributed nothing.
 
     Example:
         >>> import torch
@@ -57,22 +62,24 @@ def _sampled(game: Game, permutations: int, rng: Stream, on_step: OnStep) -> Est
     forward = rng.bits((1, pairs, n))[0].argsort(dim=1, stable=True)
     ends = game(torch.tensor([[False], [True]]).expand(2, n))
     total = torch.zeros(n, *ends.shape[1:], dtype=torch.float64, device=ends.device)
-    square = torch.zeros_like(total)
-    for index, one in enumerate(forward):
-        both = torch.stack([one, one.flip(0)])
+    square, center = torch.zeros_like(total), torch.zeros_like(total)
+    b, done = ends.shape[1:], 2
+    for some in torch.split(forward, max(1, _ROWS_PER_STEP // (2 * n))):
+        both = torch.stack([some, some.flip(1)], dim=1).flatten(0, 1)
         ranks = both.argsort(1)
-        keep = ranks[:, None, :] < torch.arange(1, n)[None, :, None]
-        inner = (
-            game(keep.flatten(0, 1)).view(2, n - 1, *ends.shape[1:])
-            if n > 1
-            else ends[None, :0].expand(2, -1, *ends.shape[1:])
-        )
-        chain = torch.cat([ends[:1].expand(2, 1, *ends.shape[1:]), inner, ends[1:].expand(2, 1, *ends.shape[1:])], 1)
-        gains = chain.diff(dim=1)
-        mean = torch.stack([gains[k][ranks[k]] for k in range(2)]).mean(0)
-        total += mean
-        square += mean.square()
-        on_step(2 + 2 * (index + 1) * (n - 1), 2 + permutations * (n - 1))
+        keep = (ranks[:, None, :] < torch.arange(1, n)[None, :, None]).flatten(0, 1)
+        inner = game(keep).view(len(both), n - 1, *b) if n > 1 else ends[None, :0].expand(len(both), -1, *b)
+        first, last = (end.expand(len(both), 1, *b) for end in (ends[:1], ends[1:]))
+        gains = torch.cat([first, inner, last], dim=1).diff(dim=1)
+        place = ranks.to(gains.device).view(*ranks.shape, *[1] * len(b)).expand_as(gains)
+        means = gains.gather(1, place).unflatten(0, (-1, 2)).mean(1)  # type: ignore[no-untyped-call]
+        # Deviations from the first pair: the square of a mean far from zero would lose them.
+        center = means[0] if done == 2 else center
+        total += (means - center).sum(0)
+        square += (means - center).square().sum(0)
+        done += len(keep)
+        on_step(done, 2 + permutations * (n - 1))
     mean = total / pairs
     variance = (square / pairs - mean.square()).clamp_min(0) * pairs / (pairs - 1)
-    return Estimate(mean, (variance / pairs).sqrt(), 2 + permutations * (n - 1))
+    stderr = (variance / pairs).sqrt()
+    return Estimate(center + mean, stderr, 2 + permutations * (n - 1), sqrt(2 / pi) * stderr)

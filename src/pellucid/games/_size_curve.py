@@ -6,7 +6,7 @@ f(m+2) - 2 f(m+1) + f(m), so signed order curves need no pairs at all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt
@@ -37,7 +37,7 @@ class SizeCurve:
 
     Args:
         sizes: int64 `(M,)`, increasing, always with 0 and n.
-        chains: float64 `(R, M, *b)`, the worth along each chain; the ends are the same in all.
+        chains: float64 `(R, M, *b)`, the worth along each chain; exact means, the ends among them, are the same in all.
         n_players: n.
         evaluations: model evaluations spent.
     """
@@ -54,7 +54,7 @@ class SizeCurve:
 
     @property
     def stderr(self) -> Float[Tensor, "sizes *b"]:
-        """Standard error of f; zero at sizes 0 and n."""
+        """Standard error of f; zero where it is exact, such as at sizes 0 and n."""
         return _stderr(self.chains)
 
     def order_means(self) -> Estimate:
@@ -120,9 +120,18 @@ def bin_sizes(edges: Sequence[int], n_players: int) -> list[int]:
 
 
 def cost_size_curve(n_players: int, *, sizes: Sequence[int] | None = None, permutations: int) -> int:
-    """Return the evaluations of `size_curve`: permutations times the sizes between 0 and n, plus 2."""
-    inner = range(1, n_players) if sizes is None else {k for k in sizes if 0 < k < n_players}
-    return permutations * len(inner) + 2
+    """Return the exact number of evaluations of `size_curve`, without evaluating anything."""
+    inner = set(range(1, n_players) if sizes is None else [k for k in sizes if 0 < k < n_players])
+    listed = _listed(n_players, inner, permutations)
+    return permutations * (len(inner) - len(listed)) + n_players * len(listed) + 2
+
+
+def _listed(n: int, sizes: Iterable[int], permutations: int) -> list[int]:
+    """Return the sizes next to the ends whose n coalitions are all evaluated, since drawing them saves little.
+
+    What players add alone is n times a difference with f(1), so an error there counts n times.
+    """
+    return [k for k in sorted({1, n - 1} & set(sizes)) if n <= 4 * permutations]
 
 
 def size_curve(
@@ -136,7 +145,8 @@ def size_curve(
     """What is a coalition of k players worth on average? f(k) from chains of nested random coalitions.
 
     A chain lets the players arrive in random order and looks at the sizes wanted, so that differences between sizes
-    have little noise. Costs `permutations` times the sizes between 0 and n, plus 2 evaluations.
+    have little noise. Sizes 1 and n-1 are exact, all their n coalitions evaluated, where n is at most four times
+    `permutations`. `cost_size_curve` gives the price.
 
     Args:
         game: a game of at least one player.
@@ -151,11 +161,17 @@ def size_curve(
     wanted = sorted({0, n, *(range(n + 1) if sizes is None else sizes)})
     if wanted[0] < 0 or wanted[-1] > n:
         raise ValueError(f"sizes must lie between 0 and n = {n}, got {wanted}")
-    inner = torch.tensor(wanted[1:-1], dtype=torch.int64)
+    listed = _listed(n, wanted[1:-1], permutations)
+    inner = torch.tensor([k for k in wanted[1:-1] if k not in listed], dtype=torch.int64)
     arrival = one_sample(rng).child("size-curve").bits((1, permutations, n))[0].argsort(dim=1, stable=True).argsort(1)
-    ends = game(torch.tensor([[False], [True]]).expand(2, n))
+    single = torch.eye(n, dtype=torch.bool)
+    fixed = [torch.zeros(1, n, dtype=torch.bool), *(single if k == 1 else ~single for k in listed)]
+    known = game(torch.cat([*fixed, torch.ones(1, n, dtype=torch.bool)]))
+    means = [part.mean(0, keepdim=True) for part in torch.split(known, [1, *[n] * len(listed), 1])]
+    ends = known[:1]
     b, total = ends.shape[1:], cost_size_curve(n, sizes=wanted, permutations=permutations)
-    parts, done = [], 2
+    parts, done = [], len(known)
+    on_step(done, total)
     rows_per_step = max(1, 4096 // max(1, len(inner)))
     for ranks in torch.split(arrival, rows_per_step) if len(inner) else ():
         keep = (ranks[:, None, :] < inner[None, :, None]).flatten(0, 1)
@@ -163,5 +179,7 @@ def size_curve(
         done += len(keep)
         on_step(done, total)
     middle = torch.cat(parts) if parts else ends.new_zeros(permutations, 0, *b)
-    first, last = (end.expand(permutations, 1, *b) for end in (ends[:1], ends[1:]))
-    return SizeCurve(torch.tensor(wanted), torch.cat([first, middle, last], dim=1), n, total)
+    exact = dict(zip([0, *listed, n], means, strict=True))
+    drawn = dict(zip(inner.tolist(), middle.unbind(1), strict=True))
+    chains = [exact[k].expand(permutations, *b) if k in exact else drawn[k] for k in wanted]
+    return SizeCurve(torch.tensor(wanted), torch.stack(chains, dim=1), n, total)
