@@ -86,6 +86,11 @@ def _k_sii(s: int, t: int, k: int) -> Fraction:
     return sum((_bernoulli(r) * comb(t - s, r) * Fraction(1, t - s - r + 1) for r in steps), Fraction(0))
 
 
+@lru_cache(maxsize=4096)
+def _weights(weight: Weight, size: int, n_players: int, order: int) -> tuple[Fraction, ...]:
+    return tuple(Fraction(0) if t < size else weight(size, t, order) for t in range(n_players + 1))
+
+
 @dataclass(frozen=True)
 class Index:
     """An interaction index.
@@ -108,7 +113,7 @@ class Index:
         """Return w(s, t) for t = 0..n."""
         if not size and not self.own_constant:
             return (Fraction(1), *[Fraction(0)] * n_players)
-        return tuple(Fraction(0) if t < size else self.weight(size, t, order) for t in range(n_players + 1))
+        return _weights(self.weight, size, n_players, order)
 
     def noise_gain(self, size: int, n_players: int, order: int) -> float:
         """Return the deviation of a number of `size` players when every evaluation has independent noise of 1.
