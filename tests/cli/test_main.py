@@ -82,7 +82,11 @@ def test_help_of_a_command_names_its_arguments(command: ModuleType, capsys: pyte
     [
         (BudgetError("the budget is 3; the least that works is 10"), 2, "pellucid: the budget is 3; the least"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "a.npz"), 2, "No such file or directory: a.npz"),
-        (OSError(errno.ENOSPC, "No space left on device"), 3, "the machine failed: [Errno 28] No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "out"), 2, "pellucid: Permission denied: out"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 5000), 2, "pellucid: File name too long: xxx"),
+        (OSError(errno.EIO, "Input/output error"), 3, "the machine failed: [Errno 5] Input/output error"),
+        (OSError(errno.ENOSPC, "No space left on device"), 3, "the disk is full; make room and run it again"),
+        (OSError(errno.ENOSPC, "No space left on device", "a\nb"), 3, "the disk is full: a\\nb; make room"),
         (MemoryError(), 3, "out of memory; use fewer samples"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 3, "out of memory"),
         (KeyboardInterrupt(), 130, "pellucid: interrupted"),

@@ -42,6 +42,7 @@ from ._estimate import Estimate
 from ._files import (
     Format,
     decode_image,
+    is_leftover,
     path_kind,
     read_arrays,
     read_image,
@@ -53,6 +54,7 @@ from ._files import (
     write_atomic,
     write_json,
     write_tensors,
+    write_together,
 )
 from ._finding import (
     Advice,
@@ -156,6 +158,7 @@ __all__ = [
     "device_of",
     "evaluating",
     "first_line",
+    "is_leftover",
     "log_odds",
     "log_probability",
     "logit",
@@ -187,4 +190,5 @@ __all__ = [
     "write_atomic",
     "write_json",
     "write_tensors",
+    "write_together",
 ]

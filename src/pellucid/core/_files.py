@@ -34,6 +34,7 @@ Format = Literal[
 PathLike = str | os.PathLike[str]
 T = TypeVar("T")
 
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # names that `_replacing` gives
 _MAX_HEADER = 100 * 2**20  # bytes of a safetensors header, the limit of the format's own library
 _MAX_MEMBERS = 10_000  # arrays in one npz
 _MAX_DIRECTORY = 4 * 2**20  # bytes of a zip's table of contents; every entry of it becomes an object
@@ -402,6 +403,30 @@ def write_atomic(path: PathLike, data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write files that belong together: all are on the disk before the first one takes its place.
+
+    So a full disk leaves all of them as they were. Only a process killed in the instant between two renames leaves some
+    new and some old; whoever reads them must notice that, as by a digest of one in the other.
+
+    Raises:
+        OSError: as `write_atomic`.
+    """
+    staged = {_temporary(path): path for path in files}
+    try:
+        for temporary, path in staged.items():
+            temporary.write_bytes(files[path])
+            _sync_file(temporary)
+        for temporary, path in staged.items():
+            temporary.replace(path)
+    finally:
+        for temporary in staged:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+    for folder in {path.parent for path in files}:
+        _sync_folder(folder)
+
+
 def write_json(path: PathLike, obj: Any) -> None:
     """Write `obj` as indented JSON, atomically; keys are sorted, NaN and infinities become null."""
     write_atomic(path, msgspec.json.format(msgspec.json.encode(obj, order="deterministic"), indent=2) + b"\n")
@@ -420,19 +445,32 @@ def write_tensors(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mappi
         temporary.chmod(usual)  # the library makes files that only their owner can read
 
 
+def is_leftover(path: PathLike) -> bool:
+    """Tell by its name whether a file is what a killed process was writing, and that was never put in its place."""
+    return _TEMPORARY.fullmatch(Path(path).name) is not None
+
+
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; what was written there takes its place at the end, or vanishes."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = _temporary(path)
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        _sync_file(temporary)
         temporary.replace(path)
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
     _sync_folder(path.parent)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("r+b") as file:  # Windows flushes only what may be written
+        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from ._errors import DataError, PellucidError, RunError
-from ._files import PathLike, read_json, write_json
+from ._files import PathLike, is_leftover, read_json, write_json
 
 SCHEMA = 1
 _MANIFEST, _LOCK = "manifest.json", ".lock"
@@ -63,7 +63,7 @@ class RunFolder:
         there = path.exists()
         if there and not path.is_dir():
             raise RunError(f"{path} is a file, not a folder; choose another output folder")
-        if there and any(path.iterdir()):
+        if there and not all(map(is_leftover, path.iterdir())):
             manifest = _read_manifest(path)
             if manifest is None:
                 raise RunError(
@@ -197,7 +197,7 @@ class RunFolder:
             raise RunError(f"{self.path} was taken by another process this moment; choose another folder") from None
         with os.fdopen(handle, "w") as file:
             file.write(json.dumps(_identity()))
-        for torn in self.path.rglob(".*.tmp"):  # what a killed process was writing
+        for torn in filter(is_leftover, self.path.rglob(".*.tmp")):
             torn.unlink(missing_ok=True)
 
 

@@ -27,6 +27,7 @@ from pellucid.core import (
     Picture,
     RunError,
     Table,
+    is_leftover,
     read_tensors,
     read_text,
     showing,
@@ -364,11 +365,25 @@ def _save(report: Report | Comparison, folder: Path) -> Path:
     check(report)
     data, arrays = encode(report)
     _make(folder)
-    # Arrays first: a report.json never names what is not there yet. The page last: it can always be drawn again.
-    write_tensors(folder / "arrays.safetensors", {name: torch.from_numpy(array) for name, array in arrays.items()})
+    page = write_html(report)
+    # Whenever this is killed, report.json finds the arrays it names: those of the report before stay until it is
+    # replaced. The page comes last: it can always be drawn again.
+    path, tensors = folder / "arrays.safetensors", {name: torch.from_numpy(array) for name, array in arrays.items()}
+    before = _arrays_before(path)
+    write_tensors(path, {**before, **tensors})
     write_atomic(folder / "report.json", data)
-    write_atomic(folder / "index.html", write_html(report))
+    if not before.keys() <= tensors.keys():
+        write_tensors(path, tensors)
+    write_atomic(folder / "index.html", page)
     return folder / "index.html"
+
+
+def _arrays_before(path: Path) -> dict[str, torch.Tensor]:
+    """Return the arrays of the report that a new one will replace; none where they are absent or damaged anyway."""
+    try:
+        return read_tensors(path)
+    except DataError:
+        return {}
 
 
 def _make(folder: Path) -> None:
@@ -377,14 +392,19 @@ def _make(folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
-            raise RunError(f"{folder} is a file or lies in one, not a folder; choose another") from None
+            raise RunError(f"{folder} is a file or lies in one, not a folder; choose another folder") from None
         return
     old = folder / "report.json"
     if old.is_file():
         if not _is_ours(old):
             raise RunError(f"{old} is not a Pellucid report and is not written over; choose another folder")
-    elif any(folder.iterdir()) and not (folder / "manifest.json").is_file():
+    elif not (folder / "manifest.json").is_file() and not _is_begun(folder):
         raise RunError(f"{folder} is not empty and holds no report; choose a new or an empty folder")
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a killed process wrote of a report."""
+    return all(path.name == "arrays.safetensors" or is_leftover(path) for path in folder.iterdir())
 
 
 def _is_ours(path: Path) -> bool:

@@ -32,9 +32,6 @@ def save(
     name = f"epoch-{position.epoch:05d}"
     temporary = folder / f".{name}.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    write_tensors(temporary / "model.safetensors", model.state_dict())
-    write_tensors(temporary / "optimizer.safetensors", tensors)
     state = {
         "epoch": position.epoch,
         "step": position.step,
@@ -42,11 +39,18 @@ def save(
         "optimizer": rest,
         "weighting": weighting.state_dict(),
     }
-    write_json(temporary / "state.json", state)
-    temporary.replace(folder / name)  # a folder appears in one step, so a kill never leaves half a checkpoint
+    try:
+        temporary.mkdir(parents=True)
+        write_tensors(temporary / "model.safetensors", model.state_dict())
+        write_tensors(temporary / "optimizer.safetensors", tensors)
+        write_json(temporary / "state.json", state)
+        temporary.replace(folder / name)  # a folder appears in one step, so a kill never leaves half a checkpoint
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)  # a full disk has room again
+        raise
     for old in folder.iterdir():
-        if old.name != name:
-            shutil.rmtree(old)
+        if old.name != name and old.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, weighting: Weighting) -> Position | None:

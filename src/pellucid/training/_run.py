@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from pellucid.core import Dataset, RunError, RunFolder, Stream, Subject, read_json, read_tensors, write_json
+from pellucid.core import (
+    Dataset,
+    RunError,
+    RunFolder,
+    Stream,
+    Subject,
+    read_json,
+    read_tensors,
+    write_json,
+    write_together,
+)
 from pellucid.data import sample, unit
 
 from ._recipe import Recipe
@@ -100,8 +109,8 @@ class Run:
         if weights.suffix != ".safetensors":
             raise RunError(f"weights are exported as a .safetensors file, got {weights}")
         weights.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self.folder.path / WEIGHTS, weights)
-        shutil.copyfile(self.folder.path / CARD, weights.with_suffix(".json"))
+        inside, card = self.folder.path, weights.with_suffix(".json")
+        write_together({weights: (inside / WEIGHTS).read_bytes(), card: (inside / CARD).read_bytes()})
         return weights
 
 

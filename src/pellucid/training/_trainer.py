@@ -29,6 +29,7 @@ from pellucid.core import (
     RunFolder,
     Stream,
     read_json,
+    write_atomic,
     write_json,
     write_tensors,
 )
@@ -206,7 +207,7 @@ def _log(folder: RunFolder | None, steps: int) -> Any:
     if path.exists():
         with path.open(encoding="utf-8") as old:
             kept = list(itertools.islice(old, steps))
-    path.write_text("".join(kept), encoding="utf-8")
+    write_atomic(path, "".join(kept))
     return path.open("a", encoding="utf-8")
 
 
