@@ -13,6 +13,7 @@ from torch import nn
 
 import pellucid
 from pellucid.audits import MEASURES, Requirement, Requirements, Settings, judge
+from pellucid.audits._audit import _subject_of
 from pellucid.core import Finding, Measure, Provenance, RequirementError, RunError, Subject
 from pellucid.reports import Check, Failed, Report, Skipped, SubjectCard
 from pellucid.reports._report import encode
@@ -291,3 +292,8 @@ def test_requirements_may_be_built_by_hand(subject):
 def test_results_are_plain_data(subject):
     check = pellucid.check(subject, "accuracy >= 0.5")
     assert msgspec.json.decode(msgspec.json.encode(check.results))[0]["verdict"] == "passed"
+
+
+def test_advice_in_a_checks_report_names_its_model_and_data():
+    command = "pellucid check net.py:make d.npz --budget 9 --requirements a.toml --confident --split train"
+    assert _subject_of(command) == ("pellucid audit net.py:make d.npz", " --split train")

@@ -290,7 +290,8 @@ def _other(before: Report, now: Report) -> str:
 _SUBJECT = "pellucid audit MODEL DATA"
 """How probes begin a command about their own subject; they need not know what it is called on the command line."""
 
-_OWN = {"--budget": 1, "--samples": 1, "--seed": 1, "--probe": 1, "--skip": 1, "--out": 1, "--quick": 0, "--require": 1}
+_OWN = dict.fromkeys(("budget", "samples", "seed", "probe", "skip", "out", "require", "requirements"), 1)
+_OWN = {f"--{name}": values for name, values in (_OWN | dict.fromkeys(("quick", "confident"), 0)).items()}
 """Options of the command that made this report, with their number of values, which the next one chooses itself."""
 
 
