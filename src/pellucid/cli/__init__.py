@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the reader (`| head`) has what it wanted
         return 0
     except BaseException as error:
-        code, text = _explain(error)
+        code, text = _in_words(error)
         sys.stderr.write(text + "\n")
     return code
 
@@ -153,7 +153,7 @@ def _unknown(name: str) -> int:
     return 2
 
 
-def _explain(error: BaseException) -> tuple[int, str]:
+def _in_words(error: BaseException) -> tuple[int, str]:
     """Return the exit code for an error and what to print."""
     # A class that was never imported cannot have been raised: no need to load torch to name it.
     core, torch = sys.modules.get("pellucid.core"), sys.modules.get("torch")

@@ -6,7 +6,7 @@ Exact from the whole table where that is affordable, else Shapley values and the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import comb
 
 import torch
@@ -204,9 +204,8 @@ def explanations(
     if len(maskers) != len(x):
         raise ValueError(f"one masker per input is needed, got {len(maskers)} for {len(x)} inputs")
     players = [make(one) for make, one in zip(maskers, x, strict=True)]
-    for cut in players:
-        check_explanation(cut.count, settings)
     most = max(cut.count for cut in players)
+    check_explanation(most, settings)
     rows = _rows(most, settings.order)
 
     def compute(chosen: Tensor, on_step: OnStep) -> dict[str, Tensor]:
@@ -218,16 +217,22 @@ def explanations(
             def step(done: int, total: int, place: int = place) -> None:
                 on_step(place * total + done, len(chosen) * total)
 
-            measure = _measured if settings.exact(game.n_players) else _sampled
-            found.append(_padded(measure(game, settings, bound, step), rows, most))
+            own = _for(game.n_players, settings)
+            measure = _measured if own.exact(game.n_players) else _sampled
+            found.append(_padded(measure(game, own, bound, step), rows, most))
         return {key: torch.stack([one[key] for one in found]) for key in found[0]}
 
     counts = ",".join(str(cut.count) for cut in players)
     computed = work.map("explanations", ids, compute, chunk=max(1, len(x) // 256), key=f"{settings}|{counts}")
     return tuple(
-        _explanation({key: tensor[k] for key, tensor in computed.items()}, settings, cut)
+        _explanation({key: tensor[k] for key, tensor in computed.items()}, _for(cut.count, settings), cut)
         for k, cut in enumerate(players)
     )
+
+
+def _for(n: int, settings: ExplanationSettings) -> ExplanationSettings:
+    """Return the settings for a sample with fewer players than others have."""
+    return replace(settings, order=min(settings.order, n))
 
 
 def _rows(n: int, order: int) -> int:

@@ -168,7 +168,6 @@ class Explain:
         counts = counts * len(part) if alike else counts
         try:
             check_explanation(max(counts), self.settings(max(counts)))
-            check_explanation(min(counts), self.settings(max(counts)))
         except ValueError as error:
             raise DataError(str(error)) from None
         except BudgetError as error:
