@@ -3,7 +3,6 @@ import json
 import pytest
 
 from pellucid.cli import main
-from pellucid.core import DataError
 from pellucid.training import Run
 
 RECIPE = """
@@ -89,28 +88,3 @@ def test_recipes_are_listed_and_shown(capsys):
     assert main(["recipes", "show", "fashion-robust"]) == 0
     assert 'kind = "adversarial"' in capsys.readouterr().out
     assert main(["recipes", "show", "nothing"]) == 2
-
-
-def test_damaged_data_are_listed_with_what_is_wrong(capsys, monkeypatch):
-    def damaged(name):
-        raise DataError("labels.gz is damaged; remove it")
-
-    monkeypatch.setattr("pellucid.data.verify", damaged)
-    assert main(["data", "list"]) == 0
-    out = capsys.readouterr().out
-    assert "labels.gz is damaged; remove it" in out
-    assert "synthetic-table" in out
-
-
-def test_data_are_listed_and_verified(capsys, monkeypatch, tmp_path):
-    from pellucid.data import _places
-
-    monkeypatch.setattr(_places, "SYSTEM", tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("PELLUCID_DATA", raising=False)
-    assert main(["data", "list"]) == 0
-    assert "shipped sample of 500 test images" in capsys.readouterr().out
-    assert main(["data", "verify", "fashion-mnist"]) == 2
-    assert "pellucid data get fashion-mnist" in capsys.readouterr().err
-    assert main(["data", "get", "imagenet"]) == 2
-    assert "no data set 'imagenet'" in capsys.readouterr().err

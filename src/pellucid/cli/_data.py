@@ -22,7 +22,10 @@ def list_data() -> int:
     rows.append(("synthetic-table", what, "-", "made when asked for"))
     say(table(["name", "what it is (training + test)", "license", "where"], rows))
     say()
-    say("Your own data are a folder of class folders with images, or a .npz file with inputs and labels.")
+    say("`pellucid data verify NAME` checks what is here. Your own data are a folder of class folders with images, or")
+    say("IDX, CIFAR binary, .npz, CSV, Parquet or Hugging Face files; the guide `Bring data` shows each.")
+    )
+    say("CIFAR binary, .npz, CSV, Parquet or Hugging Face files; the guide `Bring data` shows each.")
     return 0
 
 
@@ -65,7 +68,7 @@ def _where(facts: Facts) -> str:
     if folder is not None:
         return f"here: {folder}"
     get = f"`pellucid data get {facts.name}`, {_megabytes(facts.homes[0].total)}"
-    return f"sample of 500 test images; all: {get}" if facts.name == "fashion-mnist" else get
+    return f"shipped sample of 500 test images; all: {get}" if facts.name == "fashion-mnist" else get
 
 
 def _megabytes(size: float) -> str:
