@@ -24,8 +24,6 @@ def list_data() -> int:
     say()
     say("`pellucid data verify NAME` checks what is here. Your own data are a folder of class folders with images, or")
     say("IDX, CIFAR binary, .npz, CSV, Parquet or Hugging Face files; the guide `Bring data` shows each.")
-    )
-    say("CIFAR binary, .npz, CSV, Parquet or Hugging Face files; the guide `Bring data` shows each.")
     return 0
 
 
