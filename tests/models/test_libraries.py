@@ -231,8 +231,8 @@ def test_folders_that_bring_code_are_missing_or_incomplete_are_refused(folder, t
 @pytest.mark.parametrize(
     ("spec", "package", "extra"),
     [
-        ("timm:resnet@pretrained", "timm", "vision"),
-        ("torchvision:resnet18@pretrained", "torchvision", "vision"),
+        ("timm:resnet@pretrained", "timm", "timm"),
+        ("torchvision:resnet18@pretrained", "torchvision", "torchvision"),
         ("hf:{}", "transformers", "hf"),
     ],
 )

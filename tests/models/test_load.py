@@ -5,6 +5,7 @@ import pickle
 import random
 import re
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -324,3 +325,158 @@ def test_a_training_is_loaded_from_its_folder_and_from_its_export(tmp_path):
     kept.write_bytes((tmp_path / "run" / "checkpoints" / "epoch-00001" / "optimizer.safetensors").read_bytes())
     with pytest.raises(ModelError, match="not the file its card describes"):
         models.load(str(kept))
+
+
+# -- modules ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An importable package `nets_for_test` with the same factories as the file."""
+    folder = tmp_path / "site" / "nets_for_test"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("")
+    (folder / "small.py").write_text(FILE + "\nclass Box:\n    make = staticmethod(make_net)\n")
+    (folder / "broken.py").write_text("import no_such_module_anywhere\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] == "nets_for_test"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("factory", ["make_net", "Net", "ready", "Box.make"])
+def test_a_module_is_imported_as_python_does(package, factory, weights):
+    loaded = models.load(f"nets_for_test.small:{factory}")
+    assert loaded.name == f"nets_for_test.small:{factory}"
+    assert loaded.model(torch.zeros(5, 4)).shape == (5, 2)
+    filled = models.load(f"nets_for_test.small:{factory}@{weights[0]}")
+    assert_close(filled.model.state_dict(), weights[1])
+
+
+def test_a_module_in_the_working_folder_is_found_but_hides_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine_for_test.py").write_text(FILE)
+    (tmp_path / "json.py").write_text("raise RuntimeError('hides the library')")
+    before = list(sys.path)
+    try:
+        assert models.load("mine_for_test:make_net").name == "mine_for_test:make_net"
+        with pytest.raises(ModelError, match="json has no make; it defines"):
+            models.load("json:make")
+    finally:
+        sys.modules.pop("mine_for_test", None)
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("no_such_package.nets:make", "there is no module no_such_package; install it, .* or give a file"),
+        ("nets_for_test.gone:make", r"there is no module nets_for_test\.gone; install it"),
+        ("nets_for_test.broken:make", r"importing nets_for_test\.broken raises ModuleNotFoundError: No module named"),
+        ("nets_for_test.small:make_ne", r"nets_for_test\.small has no make_ne; did you mean make_net\? it defines"),
+        ("nets_for_test.small:broken", "raises RuntimeError: no such layer; it is called without arguments"),
+    ],
+)
+def test_modules_that_do_not_serve_are_one_sentence(package, spec, message):
+    with pytest.raises(ModelError, match=message):
+        models.load(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "file", "factory", "weights"),
+    [
+        (r"C:\nets\my.py:make", r"C:\nets\my.py", "make", None),
+        (r"C:\nets\my.py:make@D:\w.pt", r"C:\nets\my.py", "make", r"D:\w.pt"),
+        ("/home/me@work/my.py:make@w.safetensors", "/home/me@work/my.py", "make", "w.safetensors"),
+    ],
+)
+def test_drive_letters_and_signs_in_folders_are_no_modules(spec, file, factory, weights):
+    match = _load._FILE.fullmatch(spec)
+    assert match is not None
+    assert (match["file"], match["factory"], match["weights"]) == (file, factory, weights)
+    assert _load._MODULE.fullmatch(r"C:\nets\my.py") is None
+
+
+def test_a_factory_may_return_facts_estimators_and_functions(tmp_path):
+    (tmp_path / "kinds.py").write_text(
+        "import numpy as np\n"
+        "from sklearn.linear_model import LogisticRegression\n"
+        "from torch import nn\n"
+        "from pellucid.models import Loaded\n"
+        "def facts(): return Loaded(nn.Linear(4, 2), 'mine', class_names=('a', 'b'), input_shape=(4,))\n"
+        "def estimator(): return LogisticRegression().fit(np.eye(4), [0, 1, 0, 1])\n"
+        "def function(): return lambda x: x[:, :2]\n"
+        "ready = facts()\n"
+    )
+    for factory in ("facts", "ready"):
+        loaded = models.load(f"{tmp_path / 'kinds.py'}:{factory}")
+        assert (loaded.name, loaded.class_names, loaded.input_shape) == ("mine", ("a", "b"), (4,))
+    for factory in ("estimator", "function"):
+        loaded = models.load(f"{tmp_path / 'kinds.py'}:{factory}")
+        assert loaded.name == f"kinds.py:{factory}"
+        assert loaded.model(torch.zeros(3, 4)).shape == (3, 2)
+
+
+# -- state dicts --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin"])
+def test_a_pickled_state_dict_is_read_as_weights_alone(tmp_path, file, weights, suffix, legacy):
+    path = tmp_path / f"w{suffix}"
+    torch.save(weights[1], path, _use_new_zipfile_serialization=not legacy)
+    loaded = models.load(f"{file}:Net@{path}")
+    assert_close(loaded.model.state_dict(), weights[1])
+    assert loaded.notes == ()
+
+
+def test_what_a_training_wrapped_around_the_weights_is_taken_off_and_said(tmp_path, file, weights):
+    wrapped = {f"module._orig_mod.{name}": value for name, value in weights[1].items()}
+    torch.save({"epoch": 3, "state_dict": wrapped, "optimizer": {"lr": 0.1}}, tmp_path / "c.pt")
+    loaded = models.load(f"{file}:Net@{tmp_path / 'c.pt'}")
+    assert_close(loaded.model.state_dict(), weights[1])
+    assert loaded.notes == (
+        "The weights are the entry 'state_dict' of c.pt; beside it the file has epoch, optimizer.",
+        "The prefix 'module._orig_mod.' of all weights in c.pt was taken off.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "holds no state dict; it holds list; save"),
+        ({"epoch": 1}, "holds no state dict; it holds epoch; save"),
+        ({"a": torch.zeros(2)}, "does not fit the model"),
+        ({}, "holds no state dict"),
+    ],
+)
+def test_files_without_weights_are_one_sentence(tmp_path, file, content, message):
+    torch.save(content, tmp_path / "c.pt")
+    with pytest.raises(ModelError, match=message):
+        models.load(f"{file}:Net@{tmp_path / 'c.pt'}")
+
+
+def test_whole_models_gadgets_and_scripts_are_refused(tmp_path, file):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pt")
+    with pytest.raises(
+        ModelError, match=r"is refused: it holds more than weights \(torch\.nn\.modules\.linear\.Linear\)"
+    ):
+        models.load(f"{file}:Net@{tmp_path / 'whole.pt'}")
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "more": Bomb(tmp_path / "ran")}, tmp_path / "gadget.pt")
+    with pytest.raises(ModelError, match=r"is refused: it holds more than weights \(.*mkdir\)"):
+        models.load(f"{file}:Net@{tmp_path / 'gadget.pt'}")
+    assert not (tmp_path / "ran").exists()
+    with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
+        archive.writestr("net/data.pkl", b"\x80\x02}.")
+        archive.writestr("net/code/__torch__.py", "")
+    with pytest.raises(ModelError, match="is a TorchScript program, which can run code when opened, and is refused"):
+        models.load(f"{file}:Net@{tmp_path / 'script.pt'}")
+
+
+@pytest.mark.parametrize("cut", [30, -30])
+def test_truncated_state_dicts_are_one_sentence(tmp_path, file, weights, cut):
+    torch.save(weights[1], tmp_path / "w.pt")
+    (tmp_path / "w.pt").write_bytes((tmp_path / "w.pt").read_bytes()[:cut])
+    with pytest.raises(ModelError, match=r"w\.pt") as caught:
+        models.load(f"{file}:Net@{tmp_path / 'w.pt'}")
+    assert "\n" not in str(caught.value)

@@ -47,6 +47,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         figures: measured numbers on the full test set.
         sha256: digest of the weights file.
         notes: limits, one sentence each.
+        objective: what the training lowered, as the recipe's table; empty where unknown.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     figures: tuple[Figure, ...]
     sha256: str
     notes: tuple[str, ...] = ()
+    objective: dict[str, Any] = {}
 
     def figure(self, name: str) -> Figure | None:
         """Return the figure of that name, or None."""

@@ -24,7 +24,7 @@ def from_timm(name: str, weights: str | None, device: torch.device) -> tuple[Loa
 
     Its configuration tells size, scale and, for ImageNet, the class names.
     """
-    timm = _library("timm", "vision")
+    timm = _library("timm", "timm")
     if not timm.is_model(name):
         raise ModelError(f"timm has no model {name!r}; {nearest(name, timm.list_models())}timm.list_models() names all")
     network = _made(f"timm:{name}", device, lambda: timm.create_model(name, pretrained=weights == PRETRAINED))
@@ -58,7 +58,7 @@ def _timm_names(network: nn.Module, facts: Mapping[str, Any]) -> tuple[str, ...]
 
 def from_torchvision(name: str, weights: str | None, device: torch.device) -> tuple[Loaded, nn.Module]:
     """Return a network of torchvision and the module that weights go into; its weights tell the rest."""
-    models = _library("torchvision.models", "vision")
+    models = _library("torchvision.models", "torchvision")
     known = models.list_models()
     if name not in known:
         raise ModelError(f"torchvision has no model {name!r}; {nearest(name, known)}list_models() names all")
@@ -85,7 +85,7 @@ def from_torchvision(name: str, weights: str | None, device: torch.device) -> tu
 
 def torchvision_weights(name: str) -> tuple[str, ...]:
     """Return the names of the published weights of a torchvision network."""
-    models = _library("torchvision.models", "vision")
+    models = _library("torchvision.models", "torchvision")
     try:
         return tuple(models.get_model_weights(name).__members__)
     except (ValueError, AttributeError):

@@ -88,9 +88,7 @@ def _unwrapped(content: Any, path: Path) -> tuple[dict[str, Tensor], tuple[str, 
         for key in _NESTS:
             if key in content and _is_state(content[key]):
                 others = [str(other) for other in content if other != key]
-                beside = (
-                    f"; {some(others)} beside it {'was' if len(others) == 1 else 'were'} left out" if others else ""
-                )
+                beside = f"; beside it the file has {some(others)}" if others else ""
                 tensors = {str(name): value for name, value in content[key].items() if isinstance(value, Tensor)}
                 return tensors, (f"The weights are the entry {key!r} of {path.name}{beside}.",)
         keys = f"; it holds {some([str(key) for key in content])}"
