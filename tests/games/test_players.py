@@ -13,16 +13,23 @@ from torch.testing import assert_close
 
 from pellucid.core import Masker, MissingExtra, Stream
 from pellucid.games import (
+    Counted,
     Features,
     Marginal,
+    Memoized,
     ModelGame,
     Patches,
     Points,
     Segments,
     Tokens,
     coalitions,
+    harsanyi,
+    interaction_strength,
     logit,
+    pair_orders,
     segments,
+    shapley,
+    size_curve,
     table,
 )
 
@@ -189,6 +196,28 @@ def test_marginal_is_the_average_of_the_games(batch_size):
     one = ModelGame(model, x, Features(fill=Marginal(rows[:1])), logit(1))
     assert one.cost == 1
     assert_close(table(one), each[0], atol=1e-6, rtol=0)
+
+
+def test_every_estimator_counts_what_an_average_costs(rng):
+    with Stream(2).forked():
+        model = nn.Linear(5, 2)
+    rows = drawn(3, 5, seed=9)
+    game = ModelGame(model, drawn(5), Features(fill=Marginal(rows)), logit(1))
+    plain = ModelGame(model, drawn(5), Features(fill="zero"), logit(1))
+    budget = 3 * interaction_strength(plain, [0, 1, 2], budget=2000, rng=rng).evaluations
+    for estimate in (
+        harsanyi,
+        lambda g: shapley(g, permutations=4, rng=rng),
+        lambda g: size_curve(g, permutations=3, rng=rng),
+        lambda g: pair_orders(g, [torch.arange(4)], [1, 2], contexts=2, rng=rng),
+    ):
+        counted = Counted(game)
+        assert estimate(counted).evaluations == counted.evaluations == 3 * estimate(plain).evaluations
+    counted = Counted(game)
+    assert interaction_strength(counted, [0, 1, 2], budget=budget, rng=rng).evaluations <= budget
+    assert counted.evaluations <= budget
+    memory = Memoized(game)
+    assert harsanyi(memory).evaluations == memory.evaluations == 96
 
 
 def test_marginal_works_for_images_and_clouds():

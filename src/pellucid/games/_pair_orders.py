@@ -24,6 +24,7 @@ from torch import Tensor
 
 from pellucid.core import Game, OnStep, Players, Stream, silent
 
+from ._games import cost_of
 from ._size_curve import one_sample
 
 Sharing = Literal["shared", "independent"]
@@ -341,7 +342,8 @@ def pair_orders(
     stderr = torch.stack(errors, dim=1)
     least = torch.tensor(roundings, dtype=torch.float64).view(1, -1, *[1] * (stderr.ndim - 2))
     floor = sqrt(2 / pi) * torch.maximum(stderr, least)
-    return PairOrders(torch.stack(values, dim=1), stderr, floor, pairs, tuple(orders), total)
+    spent = total * cost_of(game)
+    return PairOrders(torch.stack(values, dim=1), stderr, floor, pairs, tuple(orders), spent)
 
 
 def _end_rows(pairs: Tensor, n: int, *, full: bool) -> Tensor:

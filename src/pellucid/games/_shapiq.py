@@ -71,7 +71,7 @@ def from_shapiq(found: InteractionValues, *, names: tuple[str, ...] = ()) -> Int
         names: one name per player.
     """
     entries = {tuple(sorted(players)): float(value) for players, value in found.interactions.items()}
-    entries.setdefault((), float(found.baseline_value))
+    entries[()] = float(found.baseline_value)  # for SII and BII shapiq lists the index of nobody beside v(empty)
     sets = sorted(entries, key=lambda players: (len(players), players))
     return Interactions(
         torch.tensor([entries[players] for players in sets], dtype=torch.float64),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pellucid.core import Estimate, Game, OnStep, Stream, silent
 
-from ._games import MAX_EXACT, table_of
+from ._games import MAX_EXACT, cost_of, table_of
 from ._orders import exact, shapley_table
 from ._size_curve import one_sample
 
@@ -82,4 +82,5 @@ def _sampled(game: Game, permutations: int, rng: Stream, on_step: OnStep) -> Est
     mean = total / pairs
     variance = (square / pairs - mean.square()).clamp_min(0) * pairs / (pairs - 1)
     stderr = (variance / pairs).sqrt()
-    return Estimate(center + mean, stderr, 2 + permutations * (n - 1), sqrt(2 / pi) * stderr)
+    evaluations = (2 + permutations * (n - 1)) * cost_of(game)
+    return Estimate(center + mean, stderr, evaluations, sqrt(2 / pi) * stderr)

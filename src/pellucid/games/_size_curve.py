@@ -17,6 +17,8 @@ from torch import Tensor
 
 from pellucid.core import Estimate, Game, OnStep, Stream, silent
 
+from ._games import cost_of
+
 
 def one_sample(rng: Stream) -> Stream:
     """Return a stream that draws for exactly one sample: the one it is bound to, or sample 0.
@@ -182,4 +184,4 @@ def size_curve(
     exact = dict(zip([0, *listed, n], means, strict=True))
     drawn = dict(zip(inner.tolist(), middle.unbind(1), strict=True))
     chains = [exact[k].expand(permutations, *b) if k in exact else drawn[k] for k in wanted]
-    return SizeCurve(torch.tensor(wanted), torch.stack(chains, dim=1), n, total)
+    return SizeCurve(torch.tensor(wanted), torch.stack(chains, dim=1), n, total * cost_of(game))

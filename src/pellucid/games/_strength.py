@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pellucid.core import BudgetError, Estimate, Game, OnStep, Players, Stream, silent
 
+from ._games import cost_of
 from ._pair_orders import PairOrders, cost_pair_orders, neighbor_blocks, pair_orders
 
 
@@ -55,7 +56,7 @@ def interaction_strength(
     sizes = [len(group) for group in groups]
 
     def cost(contexts: int) -> int:
-        return cost_pair_orders(game.n_players, sizes, orders, contexts=contexts)
+        return cost_pair_orders(game.n_players, sizes, orders, contexts=contexts) * cost_of(game)
 
     if cost(2) > budget:
         raise BudgetError(f"interaction strengths need at least {cost(2):,} evaluations, the budget is {budget:,}")
