@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
 def test_example_runs(path: Path, tmp_path: Path) -> None:
+    if needed := re.search(r"^# needs: (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
+        for name in needed[1].split(", "):
+            pytest.importorskip(name)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-W", "error", str(path)],

@@ -21,7 +21,8 @@ def list_models() -> int:
     say(table(["name", "parameters", "data", "clean", "robust"], rows))
     say()
     say("`pellucid models show NAME` tells more.")
-    say("Your own model is file.py:factory or file.py:factory@weights.safetensors.")
+    say("Your own model is FILE.py:FACTORY, PACKAGE.MODULE:FACTORY (both with @WEIGHTS), PROGRAM.pt2,")
+    say("timm:NAME@WEIGHTS, torchvision:NAME@WEIGHTS or hf:FOLDER.")
     return 0
 
 
