@@ -103,6 +103,11 @@ class Explanation:
         return self.variance is not None
 
     @property
+    def order(self) -> int:
+        """Most players of an interaction."""
+        return max(len(players) for players in self.interactions.players)
+
+    @property
     def score(self) -> float:
         """The worth of all players together: the score of the unmasked input."""
         return float(self.curve[-1])
@@ -327,7 +332,9 @@ def _explanation(found: dict[str, Tensor], settings: ExplanationSettings, player
         players.names,
         index=find_index(settings.index).name,
         n_players=n,
-        max_order=settings.order,
+        max_order=settings.order if exact else None,
+        # Of many players the coalitions cannot be counted up; the singles are all there are.
+        sets=None if exact else ((), *((p,) for p in range(n))),
         floor=floor,
     )
     return Explanation(

@@ -252,8 +252,8 @@ def _bars(told: Told, k: int) -> Curve:
         floor = [float(noise[row]) * (1 if v >= 0 else -1) for row, _, v in shown]
         lines.append(Line(name="noise", x=x, y=numbers(floor), role="noise"))
     return Curve(
-        title="The strongest interactions" if one.interactions.max_order != 1 else f"The strongest {told.noun[1]}",
-        x=Axis(f"{told.noun[0]} or group of {told.noun[1]}" if one.interactions.max_order != 1 else told.noun[0]),
+        title="The strongest interactions" if one.order != 1 else f"The strongest {told.noun[1]}",
+        x=Axis(f"{told.noun[0]} or group of {told.noun[1]}" if one.order != 1 else told.noun[0]),
         y=Axis("what it adds", told.unit),
         lines=tuple(lines),
         bars=True,
@@ -265,7 +265,7 @@ def _bars(told: Told, k: int) -> Curve:
 
 
 def _index_in_words(one: Explanation) -> str:
-    name, several = one.interactions.index, one.interactions.max_order != 1
+    name, several = one.interactions.index, one.order != 1
     text = {
         "SV": "Shapley values: fair shares of the whole score.",
         "BV": "Banzhaf values: what each adds to a random coalition.",
