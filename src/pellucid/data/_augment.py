@@ -51,5 +51,6 @@ class Augment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             x = F.pad(x, [self.crop] * 4)
             shift = rng.child("crop").integers(2 * self.crop + 1, (count, 2), device=device)
             rows, columns = rows + shift[:, :1], columns + shift[:, 1:]
-        picked = torch.arange(count, device=device)[:, None, None]
-        return x.permute(0, 2, 3, 1)[picked, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+        places = (rows[:, :, None] * x.shape[3] + columns[:, None, :]).reshape(-1, 1, height * width)
+        picked = x.flatten(2).gather(2, places.expand(count, x.shape[1], -1))
+        return picked.reshape(count, x.shape[1], height, width)
