@@ -90,6 +90,7 @@ def subject(
         background=None if background is None else sources.unit(background).to(kind),
         groups=matched.groups,
         output=output,
+        objective={} if loaded.card is None else loaded.card.objective,
     )
 
 

@@ -7,7 +7,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,7 @@ class Subject:
         feature_names: names of tabular columns.
         background: `(M, ...)` inputs of the training data, shaped like `inputs`: what an absent feature shows and how
             far features usually spread. The audited inputs serve if not given.
+        objective: how the model was trained, as the objective's table of a recipe; empty where unknown.
         groups: columns of a table that play as one player, by the group's name; columns in no group play alone.
         output: where the logits are in the answer of a model that returns more: a key or attribute, a position, or a
             function of the answer. A part called `logits` and a single tensor are found without it.
@@ -65,6 +66,7 @@ class Subject:
     background: Tensor | None = field(default=None, kw_only=True)
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict, kw_only=True)
     output: Output | None = field(default=None, kw_only=True)
+    objective: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     differentiable: bool = field(default=True, init=False)
     _first: Tensor = field(init=False, repr=False, compare=False)
 

@@ -101,6 +101,7 @@ class Run:
             data_name=dataset.name,
             notes=(dataset.note,) if dataset.note else (),
             feature_names=dataset.feature_names,
+            objective=self.recipe.to_dict()["objective"],
         )
 
     def export(self, path: str | Path) -> Path:
@@ -145,6 +146,7 @@ def write_card(
         "figures": figures,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "notes": [],
+        "objective": settings["objective"],
     }
     write_json(folder.file(CARD), card)
     return card

@@ -62,6 +62,7 @@ from .._players import (
 )
 from .._samples import draw, ids_of
 from .._wording import brief, count
+from ._order_exhibits import omega_curves, pairs_on_images, theory_line
 from ._pairs import pair_exhibits
 from ._signed_orders import ORDER_CAUTIONS, signed_finding
 
@@ -179,7 +180,7 @@ class Bottleneck:
             reason=judged.reason,
             advice=_advice(reading),
             measures=tuple(_measures(s, reading)),
-            exhibits=_exhibits(s),
+            exhibits=(*_exhibits(s, players), *omega_curves(subject)),
             provenance=Provenance(
                 seed=0,
                 evaluations=s.evaluations + _looked(subject),
@@ -385,7 +386,9 @@ def _read(s: _Spectrum) -> _Reading:
 
 def _answer(s: _Spectrum, reading: _Reading) -> str:
     if not float(s.strength.max()) > 0:
-        return "The model uses no interactions between pairs of input parts: its score is a sum of single parts."
+        measured = "" if "exact" in s.method else " at the measured orders"
+        single = ": its score is a sum of single parts" if "exact" in s.method else ""
+        return f"The model uses no interactions between pairs of input parts{measured}{single}."
     first, last = float(s.relative[0]), float(s.relative[-1])
     shape = (
         f"Interactions of two parts have {brief(first)} times the average strength when all others are absent, "
@@ -468,7 +471,7 @@ def _measures(s: _Spectrum, reading: _Reading) -> list[Measure]:
     return measures
 
 
-def _exhibits(s: _Spectrum) -> tuple[Exhibit, ...]:
+def _exhibits(s: _Spectrum, players: Players) -> tuple[Exhibit, ...]:
     x = numbers(s.ratios)
     axis = Axis("share of the other parts present", "%")
     mean = float(s.strength.mean())
@@ -484,6 +487,8 @@ def _exhibits(s: _Spectrum) -> tuple[Exhibit, ...]:
         ),
         Line(name="average", x=(x[0], x[-1]), y=(1.0, 1.0), role="reference"),
     ]
+    if mean > 0:
+        relative.append(theory_line(s.ratios, s.relative, players.count))
     strength = [Line(name="strength", x=x, y=numbers(s.strength), low=numbers(s.low), high=numbers(s.high))]
     if noisy:
         name = f"{_levels.FLOORS_NEEDED:g} x noise floor"
@@ -497,7 +502,8 @@ def _exhibits(s: _Spectrum) -> tuple[Exhibit, ...]:
             y=Axis("strength / mean strength"),
             lines=tuple(relative),
             caption="1 is the average order. Left: two parts alone; right: two parts with all others present. "
-            "Inside the band a value cannot be told from sampling noise.",
+            "Inside the band a value cannot be told from sampling noise. The theory curve is an idealization: how "
+            "strongly each order would be learned if different contexts pulled independently.",
         ),
         Curve(
             title="Interaction strength by order",
@@ -518,7 +524,7 @@ def _maps(subject: Subject, result: BottleneckSpectrum) -> tuple[Exhibit, ...]:
     rows, columns = result.grid
     orders = result.orders.tolist()
     chosen = [orders[0], orders[len(orders) // 2], orders[-1]]
-    return tuple(
+    heat = tuple(
         Heatmap(
             title=f"Where parts interact, {order / (result.n_players - 2):.0%} of the others present",
             rows=tuple(str(r + 1) for r in range(rows)),
@@ -531,3 +537,4 @@ def _maps(subject: Subject, result: BottleneckSpectrum) -> tuple[Exhibit, ...]:
         )
         for order in sorted(set(chosen))
     )
+    return (*heat, *pairs_on_images(subject, result))
