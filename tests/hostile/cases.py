@@ -497,9 +497,9 @@ def _overlapping(folder: Path) -> Path:
 
 # -- data: images -------------------------------------------------------------------------------------------------
 
-image("cmyk", drawn("CMYK", "JPEG"), "x.jpg", says="mixed")
-image("rgb-among-gray", drawn("RGB", "PNG"), says="mixed")
-image("palette", drawn("P", "PNG"), says="mixed")
+image("cmyk", drawn("CMYK", "JPEG"), "x.jpg", opens=True)
+image("rgb-among-gray", drawn("RGB", "PNG"), opens=True)
+image("palette", drawn("P", "PNG"), opens=True)
 image("gray-alpha", drawn("LA", "PNG"), opens=True)
 image("1-bit", drawn("1", "PNG"), opens=True)
 image("16-bit", drawn("I;16", "PNG"), opens=True)
