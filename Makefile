@@ -18,13 +18,14 @@ INSTALL := $(PIP) install --quiet --constraint constraints.txt
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 AUDIT := $(VENV)/bin/pellucid audit
 
-.PHONY: help demo test check docs bench repro clean
+.PHONY: help demo test check wheel docs bench repro clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    audit two shipped networks on real images, compare them, say where the report is"
 	@echo "make test    set up and run the tests with coverage"
 	@echo "make check   format, lint, strict types, house tests: before each commit"
+	@echo "make wheel   install the wheel into empty environments, without extras and with each; takes a while"
 	@echo "make docs    build the documentation; warnings are errors"
 	@echo "make bench   measure speed; takes a while, wants a quiet machine"
 	@echo "make repro   make the shipped networks and reproductions again; takes hours"
@@ -77,6 +78,9 @@ check: $(VENV)/.check
 	$(PY) -m ruff check
 	$(PY) -m mypy
 	$(ONE_THREAD) $(PY) -m pytest -q tests/house $(ARGS)
+
+wheel: $(VENV)/.test
+	$(ONE_THREAD) $(PY) -m pytest -q -m slow tests/house/test_packaging.py $(ARGS)
 
 docs: $(VENV)/.docs
 	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html

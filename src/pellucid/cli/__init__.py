@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
+import io
 import os
 import signal
 import sys
@@ -60,6 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments after the program's name; those of the process if not given.
     """
+    if argv is None:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a console of few characters must stop no audit
+                stream.reconfigure(errors="backslashreplace")
     try:
         with _stoppable():
             code = _run(list(sys.argv[1:] if argv is None else argv))

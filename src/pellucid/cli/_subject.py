@@ -160,7 +160,9 @@ def portable(spec: str) -> str:
 
 def slug(spec: str) -> str:
     """Return a spec as part of a folder's name: `nets/my.py:make@w.safetensors` gives `my-make`."""
-    path, _, factory = spec.partition("@")[0].partition(":")
+    named = spec.partition("@")[0]
+    # The colon of a drive (`C:\\nets\\my.py:make`) is not the one before a factory.
+    path, _, factory = named.rpartition(":") if re.search(r"[^:]:[^:\\/]+$", named) else (named, "", "")
     words = [Path(path).stem or "data", factory]
     text = unicodedata.normalize("NFC", "-".join(word for word in words if word))
     return re.sub(r"[^\w.]+", "-", text).strip("-.") or "data"

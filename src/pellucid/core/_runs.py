@@ -195,7 +195,7 @@ class RunFolder:
             handle = os.open(self.path / _LOCK, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             raise RunError(f"{self.path} was taken by another process this moment; choose another folder") from None
-        with os.fdopen(handle, "w") as file:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(json.dumps(_identity()))
         for torn in filter(is_leftover, self.path.rglob(".*.tmp")):
             torn.unlink(missing_ok=True)
@@ -248,14 +248,16 @@ def _identity() -> dict[str, Any]:
 def _start_of(pid: int) -> int | None:
     """Return when a process started, in the kernel's clock ticks; None where the system does not tell."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        return int(
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+        )
     except (OSError, ValueError, IndexError):
         return None
 
 
 def _read_lock(path: Path) -> dict[str, Any] | None:
     try:
-        lock = json.loads(path.read_text())
+        lock = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
@@ -269,10 +271,21 @@ def _alive(lock: dict[str, Any] | None) -> bool:
         return False
     if lock.get("host") != socket.gethostname():
         return True
+    return _runs(lock["pid"]) and lock.get("started") in (None, _start_of(lock["pid"]))
+
+
+def _runs(pid: int) -> bool:
+    if sys.platform == "win32":  # pragma: no cover - there, signal 0 would be Ctrl-C
+        import ctypes
+
+        handle = ctypes.windll.kernel32.OpenProcess(0x1000, False, pid)  # the right to ask for little
+        if handle:
+            ctypes.windll.kernel32.CloseHandle(handle)
+        return bool(handle)
     try:
-        os.kill(lock["pid"], 0)
-    except ProcessLookupError:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        pass  # it runs, under another user
-    return lock.get("started") in (None, _start_of(lock["pid"]))
+        return True  # under another user
+    return True
