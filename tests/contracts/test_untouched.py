@@ -141,6 +141,8 @@ CALLS: dict[str, Case] = {
     "explain.concept_table": lambda s: explain.concept_table(s.model, s.x[0], int(s.y[0]), s.masker, rng=s.rng),
     "explain.concepts": lambda s: explain.concepts(s.model, s.x[0], int(s.y[0]), s.masker, rng=s.rng),
     "explain.explanations": lambda s: explain.explanations(s.model, s.x[:2], s.y[:2], s.masker, rng=s.rng),
+    "explain.structure_test": lambda s: explain.structure_test(s.model, s.x[:2], s.y[:2], s.masker, rng=s.rng),
+    "explain.gap_test": lambda s: explain.gap_test(s.model, (s.x[:2], s.y[:2]), (s.x, s.y), rng=s.rng),
     "explain.signed_order_curve": lambda s: explain.signed_order_curve(
         s.model, s.x[:2], s.y[:2], s.masker, permutations=4, bins=3, rng=s.rng
     ),

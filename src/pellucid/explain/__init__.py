@@ -13,6 +13,7 @@ from ._bottleneck import (
     fit_bottleneck,
     orders_of,
 )
+from ._companions import GapTest, StructureTest, gap_test, structure_test
 from ._concepts import Concepts, Pattern, concept_table, concepts, concepts_of, cost_concepts
 from ._explanations import Explanation, ExplanationSettings, check_explanation, cost_explanation, explanations
 from ._signed_orders import SignedCurve, cost_signed_order_curve, signed_order_curve
@@ -27,9 +28,11 @@ __all__ = [
     "Concepts",
     "Explanation",
     "ExplanationSettings",
+    "GapTest",
     "Pattern",
     "SignedCurve",
     "SpectrumSettings",
+    "StructureTest",
     "bottleneck",
     "check_explanation",
     "concept_table",
@@ -42,6 +45,8 @@ __all__ = [
     "exact_bottleneck",
     "explanations",
     "fit_bottleneck",
+    "gap_test",
     "orders_of",
     "signed_order_curve",
+    "structure_test",
 ]
