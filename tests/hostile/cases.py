@@ -522,7 +522,9 @@ image("svg", b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script>
 image("postscript", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n(executed) (w) file\n", says="no image")
 image("pickle", pickle.dumps({}))
 image(
-    "animated-gif", drawn("P", "GIF", save_all=True, append_images=[Image.new("P", (8, 8), k) for k in range(1, 200)])
+    "animated-gif",
+    drawn("P", "GIF", save_all=True, append_images=[Image.new("P", (8, 8), k) for k in range(1, 200)]),
+    opens=True,
 )
 image("huge-gif", b"GIF89a\xff\xff\xff\xff\x80\0\0" + bytes(6) + b",\0\0\0\0\xff\xff\xff\xff\0\2\2D\1\0;")
 image("float-tiff", drawn("F", "TIFF"), says="floating")

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
 
-from pellucid.core import DataError, DataMissing, Dataset, nearest, sniff
+from pellucid.core import DataError, DataMissing, Dataset, nearest, path_kind, sniff
 
 from ._arrays import Arrays
 from ._arrow import HuggingFace, Parquet
@@ -120,11 +120,12 @@ def _source(spec: str, settings: Mapping[str, Any]) -> AnySource:
 
 def _kind(path: Path) -> str:
     """Return the kind of source that reads a path, from what a folder holds and how a file begins; "" if none does."""
-    if path.is_dir():
+    kind = path_kind(path)
+    if kind == "folder":
         return _folder_kind(path)
     if path.suffix.lower() in _SUFFIXES:
         return _SUFFIXES[path.suffix.lower()]
-    if not path.exists():
+    if kind is None:
         return ""
     found = sniff(path)
     if found in ("npz", "npy", "zip", "pickle", "torch-zip", "safetensors"):
