@@ -130,7 +130,7 @@ def test_torchrun_is_read_from_its_variables(monkeypatch: pytest.MonkeyPatch) ->
     assert Ranks.here() == Ranks(2, 4, together=True)
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert Ranks.here() == Ranks(2, 4, together=True, local=1, restarted=True)
+    assert Ranks.here() == Ranks(2, 4, together=True, local=1, restarts=1)
     assert [Ranks.here().device(name) for name in ("cuda", "cpu", "cuda:3")] == ["cuda:1", "cpu", "cuda:3"]
     assert Ranks().device("cuda") == "cuda"
     assert [p for p in range(8) if Ranks.here().owns(p)] == [2, 6]

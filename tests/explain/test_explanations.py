@@ -172,3 +172,20 @@ def test_settings_that_cannot_be_are_refused(n: int, settings: ExplanationSettin
 def test_one_masker_for_each_input_or_one_for_all() -> None:
     with pytest.raises(ValueError, match="one masker per input"):
         explanations(model, X, Y, [Features(fill="zero")], rng=Stream(0))
+
+
+def test_many_players_take_no_more_memory_than_their_singles() -> None:
+    x = torch.rand(1, 60, dtype=torch.float64)
+    settings = ExplanationSettings("SV", 1, 4)
+    found = explanations(
+        lambda z: torch.stack([z.sum(1), -z.sum(1)], dim=1),
+        x,
+        torch.tensor([0]),
+        Features(fill="zero"),
+        settings=settings,
+        value=logit,
+        rng=Stream(0),
+    )[0]
+    assert_close(found.shapley, x[0])
+    assert found.interactions.players == ((), *((p,) for p in range(60)))
+    assert found.order == 1

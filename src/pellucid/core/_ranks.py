@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import torch.distributed as dist
 
-from ._errors import PellucidError, RunError
+from ._errors import PellucidError, RunError, first_line
 
 T = TypeVar("T")
 
@@ -32,14 +32,14 @@ class Ranks:
         count: how many share the work.
         together: whether the others run now and can be talked to; shards of a scheduler cannot.
         local: number of this process on its machine, from 0.
-        restarted: whether `torchrun` has started the processes anew after one of them died.
+        restarts: how often `torchrun` has started the processes anew after one of them died.
     """
 
     index: int = 0
     count: int = 1
     together: bool = False
     local: int = 0
-    restarted: bool = False
+    restarts: int = 0
 
     @classmethod
     def here(cls) -> Ranks:
@@ -48,7 +48,7 @@ class Ranks:
         if count < 2:
             return cls()
         place, again = os.environ.get("LOCAL_RANK", "0"), os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        return cls(int(os.environ.get("RANK", "0")), count, True, int(place), again != "0")
+        return cls(int(os.environ.get("RANK", "0")), count, True, int(place), int(again))
 
     @classmethod
     def shard(cls, text: str) -> Ranks:
@@ -67,6 +67,11 @@ class Ranks:
         """Whether this is the one process that writes the common result."""
         return self.index == 0
 
+    @property
+    def restarted(self) -> bool:
+        """Whether this is not the first life of the processes, so that some of the work may be done."""
+        return self.restarts > 0
+
     def owns(self, piece: int) -> bool:
         """Whether a numbered piece of work is this process's."""
         return piece % self.count == self.index
@@ -76,11 +81,19 @@ class Ranks:
         return f"cuda:{self.local}" if name == "cuda" and self.together else name
 
     def gather(self, part: T) -> list[T]:
-        """Return what each process gives, in their order; inside `joined` if they are `together`."""
+        """Return what each process gives, in their order; inside `joined` if they are `together`.
+
+        Raises:
+            ConnectionError: another process has died.
+        """
         if not self.together:
             return [part]
         everybody: list[T | None] = [None] * self.count
-        dist.all_gather_object(everybody, part)
+        try:
+            dist.all_gather_object(everybody, part)
+        except RuntimeError as error:
+            # No answer of this process can be whole any more: not a question's trouble but the machine's.
+            raise ConnectionError(f"another of the {self.count} processes has gone ({first_line(error)})") from error
         return everybody  # type: ignore[return-value]  # filled by now
 
     def lead(self, make: Callable[[], T]) -> T:
@@ -104,7 +117,10 @@ class Ranks:
         if not self.together or dist.is_initialized():
             yield
             return
-        dist.init_process_group(backend, timeout=_PATIENCE)
+        store, rank, count = next(dist.rendezvous("env://"))  # type: ignore[no-untyped-call]
+        # `torchrun` keeps one store over all lives of its processes, with the addresses of the dead in it.
+        store = dist.PrefixStore(f"pellucid-{self.restarts}", store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE)
         yield
         # Not after an error: the others may wait in a collective for ever; torchrun ends them when this process ends.
         dist.destroy_process_group()
