@@ -117,7 +117,7 @@ class Ranks:
         if not self.together or dist.is_initialized():
             yield
             return
-        store, rank, count = next(dist.rendezvous("env://"))  # type: ignore[no-untyped-call]
+        store, rank, count = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
         # `torchrun` keeps one store over all lives of its processes, with the addresses of the dead in it.
         store = dist.PrefixStore(f"pellucid-{self.restarts}", store)  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE)
