@@ -1,9 +1,21 @@
-"""Code blocks in the README and the docs: python blocks run, console blocks name real commands and flags."""
+"""Code blocks in the README and the docs: python blocks run, console blocks name real commands and flags.
+
+A comment just above a block changes what is done with it:
+
+- `<!-- parsed only: why -->`: a python block that cannot run here;
+- `<!-- file: NAME -->`: the block is not run but written to that file, for the blocks after it;
+- `<!-- run -->`, `<!-- run: exit code 2 -->`: the commands of a console block run, and what the block shows must be
+  what they print. Numbers and line breaks are not compared, since they differ between machines; a line `...` stands
+  for what is left out.
+
+The blocks of one page are one session in an empty folder, as a reader would type them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import os
 import re
 import shlex
@@ -37,13 +49,13 @@ class Block(NamedTuple):
     language: str
     code: str
     mark: str
-    """A comment just above the block; `parsed only: why` keeps a python block from being run."""
+    """The comment just above the block, if there is one."""
 
 
 def blocks(language: str) -> list[Block]:
     found = []
     for page in PAGES:
-        text = page.read_text()
+        text = page.read_text(encoding="utf-8")
         for match in _FENCE.finditer(text):
             line = text[: match.start("code")].count("\n") + 1
             found.append(Block(page, line, match["language"], match["code"], match["mark"] or ""))
@@ -55,21 +67,67 @@ def name(block: Block) -> str:
 
 
 PYTHON = blocks("python")
+SESSION = [
+    block
+    for block in blocks("python console toml text")
+    if block.mark.startswith(("file:", "run")) or (block.language == "python" and not block.mark)
+]
+
+# Runs in a process of its own: the blocks of a page, one after the other.
+_RUNNER = """
+import contextlib, io, json, re, shlex, sys
+from pathlib import Path
+
+def plain(text):
+    return " ".join(re.sub(r"\\d[\\d.,]*", "#", text).split())
+
+def run(code, where, wanted):
+    from pellucid.cli import main
+    commands, shown = [], []
+    for line in code.replace("\\\\\\n", " ").splitlines():
+        (commands if line.startswith("$ ") else shown).append(line.removeprefix("$ "))
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        codes = [main(shlex.split(command, comments=True)[1:]) for command in commands]
+    assert set(codes) == {wanted}, f"{where}: exit codes {codes}\\n{said.getvalue()}"
+    rest = plain(said.getvalue())
+    for part in re.split(r"^ *(?:\\.\\.\\.|…)$", "\\n".join(shown), flags=re.MULTILINE):
+        if not plain(part):
+            continue
+        _, found, rest = rest.partition(plain(part))
+        assert found == plain(part), f"{where}: not printed:\\n{part}\\nbut:\\n{said.getvalue()}"
+
+for where, language, mark, code in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
+    if mark.startswith("file:"):
+        file = Path(mark.removeprefix("file:").strip())
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(code, encoding="utf-8")
+    elif language == "console":
+        run(code, where, int(mark.partition("exit code ")[2] or 0))
+    else:
+        exec(compile(code, where, "exec"), globals())
+"""
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=name)
 def test_python_blocks_are_python(block: Block) -> None:
     compile(block.code, str(block.page), "exec")
-    assert not block.mark or re.fullmatch(r"parsed only: .+", block.mark), "say why the block is not run"
+    assert not block.mark or re.fullmatch(r"(parsed only|file): .+", block.mark), "say why the block is not run"
 
 
-@pytest.mark.parametrize("page", sorted({block.page for block in PYTHON if not block.mark}), ids=lambda page: page.name)
-def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
-    # The blocks of one page are one session, as a reader would type them.
-    code = "\n".join(block.code for block in PYTHON if block.page == page and not block.mark)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+@pytest.mark.parametrize("page", sorted({block.page for block in SESSION}), ids=lambda page: page.name)
+def test_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
+    session = [(name(block), block.language, block.mark, block.code) for block in SESSION if block.page == page]
+    plan = tmp_path / "session.json"
+    plan.write_text(json.dumps(session), encoding="utf-8")
+    (tmp_path / "work").mkdir()
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [sys.executable, "-W", "error", "-c", _RUNNER, str(plan)],
+        cwd=tmp_path / "work",
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
 
@@ -78,7 +136,7 @@ def command_lines() -> list[tuple[str, str]]:
     """Every line that calls `pellucid`: in console blocks, and in backticks in the text."""
     lines = []
     for page in PAGES:
-        text = page.read_text().replace("\\\n", " ")
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
         found = re.findall(r"^\$? ?(pellucid .+)$", text, flags=re.MULTILINE) + re.findall(
             r"`(pellucid [^`\n]+)`", text
         )
@@ -105,13 +163,13 @@ def test_commands_in_the_text_exist(page: str, line: str) -> None:
 
 
 def test_make_targets_in_the_text_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
     for page in PAGES:
-        for line in re.findall(r"^(?:\$ )?make ([a-z]+)", page.read_text(), flags=re.MULTILINE):
+        for line in re.findall(r"^(?:\$ )?make ([a-z]+)", page.read_text(encoding="utf-8"), flags=re.MULTILINE):
             assert line in targets, f"{page.name}: make {line}"
 
 
 def test_links_between_pages_lead_somewhere() -> None:
     for page in [*PAGES, *(ROOT / "docs").glob("*.md"), *(ROOT / "docs/decisions").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text()):
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
