@@ -44,6 +44,8 @@ class Import(NamedTuple):
 
 def package_of(path: Path) -> str:
     inside = path.relative_to(SOURCE)
+    if inside == Path("__main__.py"):
+        return "cli"  # `python -m pellucid` is the command line
     return inside.parts[0] if len(inside.parts) > 1 else "pellucid"
 
 

@@ -58,6 +58,9 @@ def explain(
     the report is. All numbers are in explanation.json beside it.
 
     Args:
+        model: Which model.
+        data: Which data.
+        reading: How to read the model.
         players: Who plays: grid:4, grid:3x4 or segments:12 for images, features or groups for tables.
         index: What is measured: SII, SV, BV, BII, CHII, Co-Moebius, Moebius (or harsanyi), STII, FSII, FBII or k-SII.
         order: Most players of an interaction; 2 if not given, 1 for values, all for harsanyi up to 12 players.

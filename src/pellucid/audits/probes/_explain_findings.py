@@ -292,7 +292,7 @@ def _table(told: Told, k: int) -> Table:
     rows = []
     for row, players, value in shown:
         error = [] if one.exact else [number(one.stderr[row])]
-        rows.append((told.short_name(k, players), len(players), number(value), *error, number(noise[row])))
+        rows.append((told.short_name(k, players), len(players), number(value), *error, brief(float(noise[row]))))
     total = len(one.stderr) - 1
     more = f" The strongest {len(rows)} of {total:,}; explanation.json has all." if total > len(rows) else ""
     return Table(
