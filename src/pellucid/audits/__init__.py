@@ -16,6 +16,7 @@ from ._events import (
 from ._explain import Explained, ExplainedSample, ExplanationFile, explain
 from ._plan import DEFAULT_BUDGET, DEFAULT_SAMPLES, Plan, plan, seconds_per_evaluation
 from ._requirements import MEASURES, Known, Requirement, Requirements, Settings, check_known
+from ._settings import ProbeSetting, changed_settings, settings_of, with_settings
 from .probes import PROBES, Explain
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "PlanMade",
     "ProbeDone",
     "ProbeFailed",
+    "ProbeSetting",
     "ProbeSkipped",
     "ProbeStarted",
     "ProbeStep",
@@ -41,6 +43,7 @@ __all__ = [
     "Requirements",
     "Settings",
     "audit",
+    "changed_settings",
     "check",
     "check_known",
     "compare",
@@ -48,4 +51,6 @@ __all__ = [
     "judge",
     "plan",
     "seconds_per_evaluation",
+    "settings_of",
+    "with_settings",
 ]

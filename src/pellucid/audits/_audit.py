@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -30,6 +31,7 @@ from ._events import (
     unwatched,
 )
 from ._plan import DEFAULT_BUDGET, Plan, Probes, chosen, plan
+from ._settings import changed_settings
 from .probes import PROBES
 
 
@@ -165,7 +167,8 @@ class _Session:
             self._add(failed=(Failed(probe=row.probe, question=row.question, error=text),))
             self.on_event(ProbeFailed(row.probe, error))
         else:
-            findings = tuple(_stamped(finding, self.seed, self.report.command) for finding in found)
+            chosen = changed_settings(self.probes[row.probe])
+            findings = tuple(_stamped(finding, self.seed, chosen, self.report.command) for finding in found)
             self._add(findings=findings)
             self.on_event(ProbeDone(row.probe, findings, time.perf_counter() - start))
 
@@ -290,18 +293,25 @@ def _other(before: Report, now: Report) -> str:
 _SUBJECT = "pellucid audit MODEL DATA"
 """How probes begin a command about their own subject; they need not know what it is called on the command line."""
 
-_OWN = dict.fromkeys(("budget", "samples", "seed", "probe", "skip", "out", "require", "requirements"), 1)
+_OWN = dict.fromkeys(("budget", "samples", "seed", "probe", "skip", "set", "out", "require", "requirements"), 1)
 _OWN = {f"--{name}": values for name, values in (_OWN | dict.fromkeys(("quick", "confident"), 0)).items()}
 """Options of the command that made this report, with their number of values, which the next one chooses itself."""
 
 
-def _stamped(finding: Finding, seed: int, command: str) -> Finding:
-    """Write into a finding what the probe need not know: seed, versions, and the subject's name in its command."""
+def _stamped(finding: Finding, seed: int, chosen: Mapping[str, object], command: str) -> Finding:
+    """Write into a finding what the probe need not know.
+
+    That is the seed, the versions, the probe's changed settings, and the subject's name in its command.
+    """
     versions = {"pellucid": pellucid.__version__, "torch": str(torch.__version__), "numpy": np.__version__}
-    provenance = msgspec.structs.replace(finding.provenance, seed=seed, versions=versions)
+    settings = dict(finding.provenance.settings)
+    if chosen:
+        settings["chosen settings"] = ", ".join(f"{name} = {value}" for name, value in chosen.items())
+    provenance = msgspec.structs.replace(finding.provenance, seed=seed, versions=versions, settings=settings)
     advice = finding.advice
     if advice is not None and advice.command.startswith(_SUBJECT) and (asked := _subject_of(command)):
-        again = "".join((asked[0], advice.command.removeprefix(_SUBJECT), asked[1]))
+        kept = "".join(f" --set {shlex.quote(change)}" for change in _changes_of(command, finding.probe))
+        again = "".join((asked[0], advice.command.removeprefix(_SUBJECT), kept, asked[1]))
         advice = msgspec.structs.replace(advice, command=again)
     return msgspec.structs.replace(finding, provenance=provenance, advice=advice)
 
@@ -319,3 +329,9 @@ def _subject_of(command: str) -> tuple[str, str] | None:
         elif _OWN[name] and not value:
             next(rest, None)
     return shlex.join(["pellucid", "audit", *words[2:4]]), "".join(f" {shlex.quote(word)}" for word in kept)
+
+
+def _changes_of(command: str, probe: str) -> list[str]:
+    """Return the changed settings of a probe in a command."""
+    words = shlex.split(command)
+    return [change for flag, change in pairwise(words) if flag == "--set" and change.startswith(f"{probe}.")]

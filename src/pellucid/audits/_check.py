@@ -15,6 +15,7 @@ from ._audit import audit
 from ._events import OnEvent, unwatched
 from ._plan import DEFAULT_BUDGET
 from ._requirements import Requirement, Requirements, Settings, check_known
+from ._settings import with_settings
 from ._wording import listed
 from .probes import PROBES, Robustness
 
@@ -34,6 +35,7 @@ def check(
     quick: bool | None = None,
     confident: bool | None = None,
     probes: Sequence[str] = (),
+    settings: Sequence[str] = (),
     on_event: OnEvent = unwatched,
     out: str | Path | None = None,
     command: str = "",
@@ -52,6 +54,7 @@ def check(
         quick: fewer samples and contexts, wider intervals.
         confident: demand every requirement of the whole 95% interval.
         probes: questions to ask beside those that the requirements need.
+        settings: changed settings of probes, such as "bottleneck.only_correct=true".
         on_event: told what happens, as in `audit`.
         out: folder for the report; an earlier check there is replaced when this one is done.
         command: the command that makes the same check again.
@@ -84,7 +87,7 @@ def check(
             budget=_first(budget, fixed.budget, DEFAULT_BUDGET),
             seed=_first(seed, fixed.seed, 0),
             quick=bool(_first(quick, fixed.quick, False)),
-            probes=probes_for(demands, beside=(*fixed.probes, *probes)),
+            probes=with_settings(probes_for(demands, beside=(*fixed.probes, *probes)), settings),
             on_event=on_event,
             command=command,
         )

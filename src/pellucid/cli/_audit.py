@@ -8,7 +8,7 @@ import sys
 import traceback
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -42,6 +42,7 @@ def audit(
     budget: int = 400_000,
     probe: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     skip: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     out: Path | None = None,
     resume: bool = False,
     quick: bool = False,
@@ -61,6 +62,8 @@ def audit(
         budget: Model evaluations to spend: one forward of one sample is one, a gradient counts two.
         probe: Ask only this question (`pellucid probes list`); may be given several times.
         skip: Leave this question out; may be given several times.
+        set: Change a setting of a question, such as `--set bottleneck.settings=official` (`pellucid probes list`); may
+            be given several times.
         out: Folder for the report; runs/MODEL-DATA if not given, with -2, -3, ... where an earlier audit is.
         resume: Continue the interrupted audit in the folder, the latest one if --out is not given.
         quick: Fewer samples, wider intervals: a first look in well under a minute for a small model.
@@ -73,6 +76,7 @@ def audit(
     from ._shares import STORED, finish_shard, folder_name, own_card, said, sharing
 
     _check_names(probe, skip)
+    asked = audits.with_settings([name for name in probe or audits.PROBES if name not in skip], set)
     with sharing(shard) as ranks:
         name = folder_name(f"{slug(model)}-{slug(data)}", shard)
         again = resume or ranks.restarted
@@ -80,7 +84,7 @@ def audit(
         reading = own_card(reading, ranks)
         subject = make_subject(model, data, reading, drawing)
         effort: Effort = "quick" if quick else "full"
-        made = audits.plan(subject, budget=budget, effort=effort, probes=probe or None, skip=skip)
+        made = audits.plan(subject, budget=budget, effort=effort, probes=asked, skip=skip)
         _show_plan(subject, made)
         if folder is None:
             return 0
@@ -90,6 +94,7 @@ def audit(
             [f"--budget {budget} --samples {drawing.samples} --seed {drawing.seed}"]
             + [f"--probe {name}" for name in probe]
             + [f"--skip {name}" for name in skip]
+            + [f"--set {shlex.quote(change)}" for change in set]
             + options_text(reading, replace(drawing, samples=Drawing().samples, seed=Drawing().seed))
             + ["--quick"] * quick,
         )
@@ -100,7 +105,7 @@ def audit(
                     budget=budget,
                     seed=drawing.seed,
                     quick=quick,
-                    probes=probe or None,
+                    probes=asked,
                     skip=skip,
                     on_event=watching(ranks, advance),
                     out=folder,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -35,6 +35,7 @@ def check(
     require: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     requirements: Path | None = None,
     confident: bool = False,
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     budget: int | None = None,
     samples: int | None = None,
     seed: int | None = None,
@@ -58,6 +59,7 @@ def check(
         require: What must hold, such as "robust_accuracy[linf,0.1] >= 0.6" or "accuracy >= 90%"; may be repeated.
         requirements: TOML file with requirements and settings of the check; flags go before its settings.
         confident: Demand every requirement of the whole 95% interval, not of the measured value alone.
+        set: Change a setting of a question, such as `--set bottleneck.only_correct=true`; may be repeated.
         budget: Model evaluations to spend; 400,000 if not given.
         samples: How many samples to use, drawn evenly from the classes; 500 if not given.
         seed: Root of all chance: the same seed gives the same verdict; 0 if not given.
@@ -98,7 +100,8 @@ def check(
         )
         again = [] if requirements is None else [f"--requirements {shlex.quote(portable(str(requirements)))}"]
         again += [f"--require {shlex.quote(text)}" for text in require]
-        done = _audited(model, data, asked, again, reading=reading, drawing=drawing, out=out)
+        again += [f"--set {shlex.quote(change)}" for change in set]
+        done = _audited(model, data, asked, again, reading=reading, drawing=drawing, changes=set, out=out)
     if junit is not None:
         write_atomic(junit, reports.junit(done))
     if markdown is not None:
@@ -129,6 +132,7 @@ def _audited(
     *,
     reading: Reading,
     drawing: Drawing,
+    changes: tuple[str, ...],
     out: Path | None,
 ) -> Check:
     from pellucid import audits
@@ -156,6 +160,7 @@ def _audited(
         return audits.check(
             subject,
             asked,
+            settings=changes,
             on_event=watch,
             out=out,
             command=" ".join(["pellucid check", *(shlex.quote(portable(spec)) for spec in (model, data)), *options]),

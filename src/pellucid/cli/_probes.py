@@ -6,12 +6,28 @@ from ._console import say, table
 
 
 def list_probes() -> int:
-    """List the questions an audit can ask.
+    """List the questions an audit can ask, and their settings.
 
     What each costs depends on the model and the samples: `pellucid audit MODEL DATA --plan` shows it.
     """
-    from pellucid.audits import PROBES
+    from pellucid.audits import PROBES, settings_of
 
     say(table(("probe", "question"), [(name, probe.question) for name, probe in PROBES.items()]))
-    say("\n`pellucid audit MODEL DATA --plan` shows what each would cost; --probe NAME asks only that one.")
+    say("\n`pellucid audit MODEL DATA --plan` shows what each would cost; --probe NAME asks only that one.\n")
+    rows = [
+        (f"{name}.{setting.name}", _written(setting.value), setting.text.partition(". ")[0].rstrip("."))
+        for name, probe in PROBES.items()
+        for setting in settings_of(probe)
+    ]
+    say(table(("setting", "default", "meaning"), rows))
+    say("\n--set PROBE.SETTING=VALUE changes one, such as --set robustness.norms=linf.")
     return 0
+
+
+def _written(value: object) -> str:
+    """Return a setting as it is typed."""
+    if value is None or value == () or value == {}:
+        return ""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -83,6 +83,7 @@ from ._panel import MOST_ROWS, Cell, Mood, Panel, Spark, plain, showing
 from ._ranks import Ranks
 from ._runs import RunFolder, versions
 from ._scores import cross_entropy, log_odds, log_probability, logit, margin, probability
+from ._settings import read_setting
 from ._statistics import Interval, PairedTest, bootstrap, mcnemar, paired_difference, wilson
 from ._streams import Stream, preserved_randomness
 from ._subject import Subject
@@ -177,6 +178,7 @@ __all__ = [
     "read_arrays",
     "read_image",
     "read_json",
+    "read_setting",
     "read_tensors",
     "read_text",
     "read_toml",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, inspect
 
-from pellucid.core import DataError, RecipeError, path_kind, read_toml
+from pellucid.core import DataError, RecipeError, path_kind, read_setting, read_toml
 from pellucid.data import AnySource, Augment
 from pellucid.nn.models import AlexNetSettings, SmallCNNSettings
 
@@ -139,32 +138,16 @@ def _copied(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 def _override(raw: dict[str, Any], override: str) -> None:
     """Set one `a.b=c` in nested dictionaries."""
-    path, equals, text = override.partition("=")
-    keys = _keys(path)
-    if not equals or not keys:
-        raise RecipeError(f"--set takes key=value such as optimizer.lr=0.1, got {override!r}")
+    try:
+        keys, value = read_setting(override)
+    except ValueError as error:
+        raise RecipeError(f"{error}; write it like optimizer.lr=0.1") from None
     table = raw
     for depth, key in enumerate(keys[:-1]):
         table = table.setdefault(key, {})
         if not isinstance(table, dict):
             raise RecipeError(f"--set {override}: {'.'.join(keys[: depth + 1])} is a value, not a table")
-    try:
-        table[keys[-1]] = tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
-        table[keys[-1]] = text.strip()  # a word without quotes
-
-
-def _keys(path: str) -> list[str]:
-    """Return the parts of a dotted key as TOML reads it, where a part with a dot is quoted; none if it is no key."""
-    try:
-        table: Any = tomllib.loads(f"{path} = 0")
-    except tomllib.TOMLDecodeError:
-        return []
-    keys = []
-    while isinstance(table, dict) and len(table) == 1:
-        key, table = next(iter(table.items()))
-        keys.append(key)
-    return keys
+    table[keys[-1]] = value
 
 
 def _check_keys(raw: Any, kind: inspect.Type, path: str) -> None:
