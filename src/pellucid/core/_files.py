@@ -43,6 +43,10 @@ _MAX_KEYS = 32  # tables inside one another, in TOML
 # What unpacks to more than this and to so many times its size on disk was packed to do harm. Deflate reaches 1,032.
 _BOMB_BYTES, _BOMB_RATIO = 64 * 2**20, 200
 _BOMB_PIXELS, _BOMB_PIXEL_RATIO = 12_000_000, 100
+_MAX_DECODING = 224 * 2**20  # bytes at the peak of decoding one image: 33 million pixels in color, 64 million in gray
+_STRIP = 2**20  # pixels that are converted at once
+# What decoders hold beside the picture, in bytes per pixel: whole frames, or the coefficients of a progressive JPEG.
+_DECODER_BYTES = {"WEBP": 8, "GIF": 8, "TIFF": 4}
 # Formats that only hold pixels. Pillow can open more, but some of them start other programs.
 _IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _ITEM_BYTES = {
@@ -337,7 +341,8 @@ def read_image(path: PathLike, *, max_pixels: int = 64_000_000) -> np.ndarray:
     """Return an image as uint8, `(H, W)` if it is gray and `(H, W, 3)` otherwise; transparency is dropped.
 
     Raises:
-        DataError: missing, no image, truncated, of floats, or of more than `max_pixels`.
+        DataError: missing, no image, truncated, of floats, of more than `max_pixels`, or too large
+            to decode in 224 MiB.
     """
     path = Path(path)
     return _image(path, str(path), _size(path), max_pixels)
@@ -347,7 +352,8 @@ def decode_image(data: bytes, *, name: str, max_pixels: int = 64_000_000) -> np.
     """Return an image that is in memory, as `read_image` does; errors call it `name`.
 
     Raises:
-        DataError: no image, truncated, of floats, or of more than `max_pixels`.
+        DataError: no image, truncated, of floats, of more than `max_pixels`, or too large
+            to decode in 224 MiB.
     """
     return _image(io.BytesIO(data), name, len(data), max_pixels)
 
@@ -360,12 +366,7 @@ def _image(source: Path | io.BytesIO, name: str, held: int, max_pixels: int) -> 
             warnings.simplefilter("ignore")  # of damaged metadata, which say nothing about the pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(source, formats=_IMAGE_FORMATS) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    raise DataError(f"{name} has {width} x {height} pixels, more than the {max_pixels:,} allowed")
-                samples = width * height * len(image.getbands())
-                if width * height > _BOMB_PIXELS and samples > _BOMB_PIXEL_RATIO * held:
-                    raise DataError(f"{name} has {width} x {height} pixels in {held:,} bytes, as no sound image does")
+                _check_pixels(image, name, held, max_pixels)
                 return _to_uint8(image, name)
     except UnidentifiedImageError:
         raise DataError(f"{name} is no image that can be read; PNG and JPEG work") from None
@@ -377,16 +378,44 @@ def _image(source: Path | io.BytesIO, name: str, held: int, max_pixels: int) -> 
         raise DataError(f"{name} is a corrupt image: {first_line(error)}") from None
 
 
+def _check_pixels(image: Any, name: str, held: int, max_pixels: int) -> None:
+    """Refuse by the header alone, before anything is decoded."""
+    width, height = image.size
+    if width * height > max_pixels:
+        raise DataError(f"{name} has {width} x {height} pixels, more than the {max_pixels:,} allowed")
+    if width * height > _BOMB_PIXELS and width * height * len(image.getbands()) > _BOMB_PIXEL_RATIO * held:
+        raise DataError(f"{name} has {width} x {height} pixels in {held:,} bytes, as no sound image does")
+    decoder = 6 if image.info.get("progressive") else _DECODER_BYTES.get(image.format, 0)
+    picture = {"1": 1, "L": 1, "P": 1}.get(image.mode, 2 if image.mode.startswith("I;16") else 4)
+    needed = width * height * (picture + (1 if _is_gray(image.mode) else 3) + decoder)
+    if needed > _MAX_DECODING:
+        raise DataError(
+            f"{name} has {width} x {height} pixels, which take {needed >> 20:,} MiB to decode; more than the "
+            f"{_MAX_DECODING >> 20} MiB allowed, so make the image smaller"
+        )
+
+
+def _is_gray(mode: str) -> bool:
+    return mode in ("1", "L", "LA", "La") or mode.startswith("I")
+
+
 def _to_uint8(image: Any, name: str) -> np.ndarray:
-    if image.mode in ("I;16", "I;16L", "I;16B", "I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise DataError(f"{name} has pixels outside 16 bits; save it with 8 bits per channel")
-        return (values.astype(np.uint16) >> 8).astype(np.uint8)
     if image.mode == "F":
         raise DataError(f"{name} has floating point pixels; save it with 8 bits per channel")
-    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
-    pixels: np.ndarray = np.array(image if image.mode == mode else image.convert(mode))
+    image.load()
+    width, height = image.size
+    mode = "L" if _is_gray(image.mode) else "RGB"
+    pixels = np.empty((height, width) if mode == "L" else (height, width, 3), np.uint8)
+    rows = max(1, _STRIP // width)
+    for top in range(0, height, rows):  # a whole image would be held three times over
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        if strip.mode.startswith("I"):
+            values = np.asarray(strip)
+            if values.min() < 0 or values.max() > 65535:
+                raise DataError(f"{name} has pixels outside 16 bits; save it with 8 bits per channel")
+            pixels[top : top + rows] = values.astype(np.uint16) >> 8
+        else:
+            pixels[top : top + rows] = np.asarray(strip if strip.mode == mode else strip.convert(mode))
     return pixels
 
 
