@@ -63,6 +63,18 @@ def test_get_says_where_it_went_or_why_not(nowhere, capsys, monkeypatch):
     assert capsys.readouterr().err == "pellucid: no home has it\n"
 
 
+def test_ctrl_c_in_get_is_one_sentence(nowhere, capsys, monkeypatch):
+    def stopped(name, *, on_step):
+        on_step(1_000_000, 11_600_000)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data, "download", stopped)
+    assert main(["data", "get", "mnist"]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "pellucid: interrupted; what has arrived is kept, and the same command goes on from there"
+    )
+
+
 def test_what_cannot_be_got_is_refused(nowhere, capsys):
     assert main(["data", "get", "imagenet"]) == 2
     assert "no data set 'imagenet'" in capsys.readouterr().err

@@ -39,6 +39,22 @@ def test_a_later_call_goes_on(source, tmp_path):
     assert seen[-1] == (len(CONTENT), len(CONTENT))
 
 
+def test_what_came_before_ctrl_c_is_kept_and_a_later_call_goes_on(source, tmp_path):
+    handler, url = source
+    handler.cut = 3000
+
+    def stop(done, total):
+        if done >= 6000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        got(url, tmp_path / "a", on_step=stop)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("a")] == ["a.part"]
+    assert (tmp_path / "a.part").read_bytes() == CONTENT[:6000]
+    assert got(url, tmp_path / "a") == CONTENT
+    assert handler.asked[-2:] == ["bytes=6000-", "bytes=9000-"]
+
+
 def test_a_server_without_ranges_sends_all_again(source, tmp_path):
     handler, url = source
     handler.ranges = False

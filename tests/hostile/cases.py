@@ -748,6 +748,46 @@ case("recipe", "fifo")(special(os.mkfifo, T))
 case("recipe", "folder")(special(Path.mkdir, T))
 case("recipe", "absent")(lambda folder: folder / T)
 
+# -- requirements -------------------------------------------------------------------------------------------------
+
+A = "requirements.toml"
+
+
+def rule(text: str) -> bytes:
+    return f"[[require]]\nrule = {json.dumps(text)}\n".encode()
+
+
+file("requirements", "empty", A, b"")
+file("requirements", "nothing", A, b"require = []\n", says="requires nothing")
+file("requirements", "noise", A, bytes(range(256)))
+file("requirements", "not-utf8", A, b'[[require]]\nrule = "\xff"\n')
+file("requirements", "deep", A, b"require = " + b"[" * 100_000)
+file("requirements", "deep-tables", A, b"[a" + b".a" * 20_000 + b"]\n")
+file("requirements", "many-tables", A, b"[[require]]\n" * 90_000)
+file("requirements", "long", A, lambda: b"#" * 20 * 2**20, says="allowed")
+file("requirements", "pickle", A, pickle.dumps(Gadget(os.system, "touch executed")))
+file("requirements", "json", A, b'{"require": []}')
+file("requirements", "png", A, GOOD)
+file("requirements", "unknown-key", A, rule("accuracy > 0.5") + b"becuase = 'x'\n", says="did you mean")
+file("requirements", "unknown-setting", A, rule("accuracy > 0.5") + b"[settings]\nbudgets = 3\n", says="did you mean")
+file("requirements", "huge-budget", A, rule("accuracy > 0.5") + b"[settings]\nbudget = " + b"9" * 9000 + b"\n")
+file("requirements", "negative-budget", A, rule("accuracy > 0.5") + b"[settings]\nbudget = -1\n", says="budget")
+file("requirements", "rule-is-table", A, b"[[require]]\n[require.rule]\na = 1\n", says="rule")
+file("requirements", "no-rule", A, b"[[require]]\nbecause = 'x'\n", says="rule")
+file("requirements", "code", A, rule("__import__('os').system('touch executed') > 0"))
+file("requirements", "terminal", A, rule("\x1b[2J\x07 > 0.5"))
+file("requirements", "unknown-measure", A, rule("x" * 100_000 + " > 0.5"))
+file("requirements", "slow-match", A, rule("a" + " " * 50_000 + "!" + " " * 50_000))
+file("requirements", "many-brackets", A, rule("[" * 100_000 + " > 0.5"))
+file("requirements", "long-number", A, rule("accuracy >= " + "9" * 100_000))
+file("requirements", "huge-exponent", A, rule("accuracy >= 1e999999999"))
+file("requirements", "nan", A, rule("accuracy >= nan"))
+file("requirements", "radius-zero-by-zero", A, rule("robust_accuracy[linf,0/0] >= 0.5"), says="radius")
+file("requirements", "radius-huge", A, rule("robust_accuracy[linf,1e999999999] >= 0.5"), says="radius")
+case("requirements", "fifo")(special(os.mkfifo, A))
+case("requirements", "folder")(special(Path.mkdir, A))
+case("requirements", "absent", says="there is no")(lambda folder: folder / A)
+
 # -- reports, run folders, trainings ------------------------------------------------------------------------------
 
 R = "report.json"

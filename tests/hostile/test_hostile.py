@@ -79,5 +79,11 @@ def test_a_hostile_file_is_refused(case: Any, ask: Any, tmp_path: Path) -> None:
 def test_the_table_covers_every_reader() -> None:
     counts = Counter(case.reader for case in CASES)
     assert len(CASES) >= 60
-    assert min(counts[reader] for reader in ("data", "model", "recipe", "report", "run", "training", "weights")) >= 3
+    assert (
+        min(
+            counts[reader]
+            for reader in ("data", "model", "recipe", "report", "requirements", "run", "training", "weights")
+        )
+        >= 3
+    )
     assert len({case.id for case in CASES}) == len(CASES)

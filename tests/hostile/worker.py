@@ -54,6 +54,12 @@ def recipe(path: str, net: str, out: str) -> object:
     return training.Recipe.load(path)
 
 
+def requirements(path: str, net: str, out: str) -> object:
+    read = audits.Requirements.load(path)
+    audits.check_known(read.demands)
+    return read
+
+
 def training_folder(path: str, net: str, out: str) -> object:
     small = training.Recipe.load(Path(net).with_name("small.toml"))
     return training.train(small, path)
@@ -64,6 +70,7 @@ READERS: dict[str, Callable[[str, str, str], object]] = {
     "model": model,
     "recipe": recipe,
     "report": report,
+    "requirements": requirements,
     "run": run,
     "training": training_folder,
     "weights": weights,
@@ -74,6 +81,7 @@ COMMANDS: dict[str, Callable[[str, str, str], list[str]]] = {
     "model": lambda path, net, out: ["audit", path, "synthetic-images", "--plan"],
     "recipe": lambda path, net, out: ["train", path, "--out", out],
     "report": lambda path, net, out: ["report", path],
+    "requirements": lambda path, net, out: ["check", "fashion-standard", "fashion-mnist", "--requirements", path],
     "run": lambda path, net, out: ["report", path],
     "training": lambda path, net, out: ["train", str(Path(net).with_name("small.toml")), "--out", path],
     "weights": lambda path, net, out: ["audit", f"{net}:make@{path}", "synthetic-images", "--plan"],

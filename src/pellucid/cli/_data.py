@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._console import bars, say, table
+from ._console import bars, say, table, warn
 
 if TYPE_CHECKING:
     from pellucid.data import Facts
@@ -35,8 +35,12 @@ def get_data(name: str, /) -> int:
     """
     from pellucid.data import download
 
-    with bars() as advance:
-        folder = download(name, on_step=lambda done, total: advance(f"{name}, {_megabytes(total)}", done, total))
+    try:
+        with bars() as advance:
+            folder = download(name, on_step=lambda done, total: advance(f"{name}, {_megabytes(total)}", done, total))
+    except KeyboardInterrupt:
+        warn("interrupted; what has arrived is kept, and the same command goes on from there")
+        return 130
     say(f"{name} is complete in {folder}.")
     return 0
 
