@@ -34,10 +34,25 @@ _SPECIAL = re.compile(r"(?<!\\)[*|]|(?<=\w)_(?=\W|$)")
 
 
 def _from_markdown(lines: list[str]) -> list[str]:
-    """Our docstrings are plain text with `code`; say the same in reStructuredText."""
+    """Our docstrings are plain text with `code` and tables; say the same in reStructuredText."""
     blocks = re.split(r"((?:^ *>>>.*\n(?:.*\S.*\n)*)+)", "\n".join(lines) + "\n", flags=re.MULTILINE)
-    blocks[::2] = [_escape(block) for block in blocks[::2]]  # examples lie at odd places and stay as they are
+    blocks[::2] = [_with_tables(block) for block in blocks[::2]]  # examples lie at odd places and stay as they are
     return "".join(blocks).splitlines()
+
+
+def _with_tables(text: str) -> str:
+    parts = re.split(r"((?:^ *\|.*\|\n){2,})", text, flags=re.MULTILINE)
+    parts[::2] = [_escape(part) for part in parts[::2]]
+    parts[1::2] = [_table(part) for part in parts[1::2]]
+    return "".join(parts)
+
+
+def _table(text: str) -> str:
+    rows = [[_escape(cell.strip()) for cell in line.strip().strip("|").split("|")] for line in text.splitlines()]
+    del rows[1]  # the line below the heads
+    lines = [f"   {'* -' if k == 0 else '  -'} {cell}" for row in rows for k, cell in enumerate(row)]
+    indent = text[: len(text) - len(text.lstrip())]
+    return "".join(f"{indent}{line}".rstrip() + "\n" for line in [".. list-table::", "   :header-rows: 1", "", *lines])
 
 
 def _escape(text: str) -> str:
