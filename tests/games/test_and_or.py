@@ -101,6 +101,14 @@ def test_a_game_of_nothing_has_no_terms():
     assert and_or(torch.zeros(16), max_linear=0).l1 == 0
 
 
+@pytest.mark.parametrize("scale", [1e-7, 1e6])
+def test_the_optimum_does_not_depend_on_the_unit_of_the_values(scale):
+    v = random_table(6)
+    one, other = and_or(v, tolerance=0.03), and_or(scale * v, tolerance=0.03)
+    assert other.l1 / scale == pytest.approx(one.l1, rel=1e-8)
+    assert other.gap <= 1e-8 * other.l1
+
+
 def test_evaluations_are_counted():
     counted = Counted(TableGame(MIXED))
     assert and_or(counted).evaluations == counted.evaluations == 32

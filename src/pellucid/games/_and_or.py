@@ -188,6 +188,7 @@ class _Problem:
         from scipy.optimize import linprog
 
         rows = 1 << self.n
+        scale = float(self.d.abs().max()) or 1.0  # HiGHS has absolute tolerances
         number = np.arange(rows)
         inside = (number[:, None] & ~number[None, :]) == 0  # U in T
         K = sparse.csc_matrix(inside * self.sign.numpy()[:, None])[:, self.free.numpy()]
@@ -199,12 +200,12 @@ class _Problem:
         if self.most:
             parity = np.where((self.size[:, None] - self.size[None, :]).numpy() % 2 == 0, 1.0, -1.0)
             blocks.append(-sparse.csc_matrix(inside.T * parity))
-            bounds += [(-self.most, self.most)] * rows
+            bounds += [(-self.most / scale, self.most / scale)] * rows
             costs.append(np.zeros(rows))
         found: Any = linprog(
             np.concatenate(costs),
             A_eq=sparse.hstack(blocks, format="csc"),
-            b_eq=self.d.numpy(),
+            b_eq=self.d.numpy() / scale,
             bounds=bounds,
             method="highs",
         )
@@ -212,8 +213,9 @@ class _Problem:
             raise ValueError(f"the linear program of the AND-OR split was not solved: {found.message}")
         start, width = 2 * rows, K.shape[1]
         o = torch.zeros(rows, dtype=torch.float64)
-        o[self.free] = torch.from_numpy(found.x[start : start + width] - found.x[start + width : start + 2 * width])
-        q = torch.from_numpy(found.x[start + 2 * width :].copy()) if self.most else torch.zeros_like(o)
+        x = found.x * scale
+        o[self.free] = torch.from_numpy(x[start : start + width] - x[start + width : start + 2 * width])
+        q = torch.from_numpy(x[start + 2 * width :].copy()) if self.most else torch.zeros_like(o)
         return o, q, self.bound(torch.from_numpy(np.asarray(found.eqlin.marginals).copy()))
 
     # -- many players -------------------------------------------------------------------------------------------------
