@@ -86,6 +86,11 @@ def test_a_regression_is_read_as_it_is():
         table(neither)
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_every_output_of_a_regression_is_one_of_its_outputs(k):
+    assert torch.equal(every_class(output)(logits(k)), logits(k))
+
+
 def test_values_are_named():
     z = logits(4)
     for name, value in VALUES.items():

@@ -162,6 +162,8 @@ class EveryClass:
     value: ValueOf
 
     def __call__(self, z: Float[Tensor, "c k"]) -> Float[Tensor, "c m"]:
+        if self.value is output:
+            return z
         if z.shape[1] == 1 and self.value is logit:
             return torch.cat([-z, z], dim=1)
         z = two_logits(z)
@@ -174,7 +176,7 @@ def every_class(value: ValueOf = log_odds) -> EveryClass:
     """The score of every class from one pass: a game with values `(c, k)` and all its results per class.
 
     Args:
-        value: makes the value function of a class, such as `log_odds`.
+        value: makes the value function of a class, such as `log_odds`; with `output` every output of a regression.
 
     Example:
         >>> import torch
