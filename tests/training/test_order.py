@@ -241,6 +241,37 @@ def test_statistics_are_restored_after_an_error(batch):
     assert model[0].track_running_stats
 
 
+def test_instance_normalization_keeps_its_statistics_too(batch, rng):
+    def build() -> nn.Module:
+        return nn.Sequential(nn.InstanceNorm2d(1, track_running_stats=True), nn.Flatten(), nn.Linear(64, 2)).train()
+
+    with rng.forked():
+        model, alone = build(), build()
+    alone.load_state_dict(model.state_dict())
+    terms(HALF, model, batch)
+    alone(batch.inputs)
+    assert list(model.state_dict()) == list(alone.state_dict())
+    for name, buffer in alone.named_buffers():
+        assert torch.equal(dict(model.named_buffers())[name], buffer), name
+
+
+@pytest.mark.parametrize("mode", ["penalize", "encourage"])
+def test_gradients_of_the_weights_equal_finite_differences(batch, rng, mode):
+    with rng.forked():
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+    objective = InteractionOrder(0.25, 0.75, mode, grid=4, fill=(0.3,))
+    name, double = objective.ranges[0].term, Batch(batch.inputs.double(), batch.labels, batch.ids)
+
+    weight, step = model[3].weight, 1e-6 * rng.normal((2, 3), dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(terms(objective, model, double)[name], weight)
+    sides = []
+    for sign in (1, -1):
+        weight.data += sign * step
+        sides.append(float(terms(objective, model, double)[name].detach()))
+        weight.data -= sign * step
+    assert (sides[0] - sides[1]) / 2 == pytest.approx(float((gradient * step).sum()), rel=1e-6)
+
+
 # -- recipes ----------------------------------------------------------------------------------------------------------
 
 ORDER = ("objective.kind=interaction-order", "objective.low=0.0", "objective.high=0.5", "objective.grid=4")

@@ -65,7 +65,8 @@ class InteractionOrder(
     statistics of the masked batch, and its running statistics stay those of the clean pass.
 
     Args:
-        low, high, mode: the range, see `OrderRange`.
+        low, high, mode: the range, see `OrderRange`. A range that starts below one player starts at nobody: what
+            players add alone is then in it too, see `games.nested_sizes`.
         grid: cells per side of an image, or (rows, columns); the columns of a table are players each by itself.
         fill: what an absent cell shows: "mean" (per channel, over the training data; zero after a normalization by
             the same mean), "zero" (in the model's input space), or numbers, one per channel.
@@ -168,8 +169,9 @@ class InteractionOrder(
 
 
 def _logits(model: nn.Module, x: Tensor) -> Tensor:
-    """Return float logits of at least two classes; one logit z is read as (0, z)."""
-    z: Tensor = model(x).float()
+    """Return logits of at least two classes in full precision; one logit z is read as (0, z)."""
+    z: Tensor = model(x)
+    z = z if z.dtype == torch.float64 else z.float()
     return torch.cat([torch.zeros_like(z), z], dim=1) if z.shape[1] == 1 else z
 
 
@@ -202,13 +204,19 @@ def _apart(model: nn.Module, parts: Mapping[int, Tensor], x: Tensor) -> dict[int
 @contextmanager
 def _frozen_statistics(model: nn.Module) -> Iterator[bool]:
     """Keep running statistics as they are inside the block; yields whether any layer mixes the samples of a batch."""
-    # A training layer that does not track uses the batch's statistics all the same, and writes nothing.
+    # A training layer that does not track uses the batch's statistics all the same, and writes nothing; instance
+    # normalization writes to its buffers even then, as long as it has them.
     layers = [m for m in model.modules() if m.training and getattr(m, _TRACKS, None) is True]
+    kept = [(m, m.running_mean, m.running_var) for m in layers if isinstance(m, nn.modules.instancenorm._InstanceNorm)]
     mixes = any(m.training and isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
     try:
         for layer in layers:
             setattr(layer, _TRACKS, False)
+        for instance, _, _ in kept:
+            instance.running_mean = instance.running_var = None
         yield mixes
     finally:
         for layer in layers:
             setattr(layer, _TRACKS, True)
+        for instance, mean, variance in kept:
+            instance.running_mean, instance.running_var = mean, variance
