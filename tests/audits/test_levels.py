@@ -41,14 +41,16 @@ def test_calibration():
         (10, 10, 100, True, "watch"),
         (0, 0, 100, True, "weak"),
         (0, 0, 2, True, "watch"),
-        (4, 0, 4, True, "weak"),
+        (4, 0, 4, True, "watch"),  # few samples condemn no model
+        (29, 0, 29, False, "watch"),
+        (30, 0, 30, True, "weak"),
         (3, 0, 4, True, "watch"),  # three of four is not shown to be better than chance
         (7, 6, 8, True, "watch"),
     ],
 )
 def test_robustness_is_judged_by_its_interval(right, kept, n, trusted, level):
     clean, share = wilson(right, n), wilson(kept, right) if right else None
-    judged = levels.robustness(clean, share, "linf radius 0.03", floor=0.25, trusted=trusted)
+    judged = levels.robustness(clean, share, "linf radius 0.03", n=right, floor=0.25, trusted=trusted)
     assert judged.level == level
 
 

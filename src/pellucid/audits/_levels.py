@@ -88,7 +88,7 @@ def calibration(error: float, floor: float, *, one_sided: bool) -> Judged:
 
 
 def robustness(
-    clean: Interval[float], kept: Interval[float] | None, radius: str, *, floor: float, trusted: bool
+    clean: Interval[float], kept: Interval[float] | None, radius: str, *, n: int, floor: float, trusted: bool
 ) -> Judged:
     """Judge the share of clean accuracy that an attack of a small radius takes away, by the interval of that share.
 
@@ -96,6 +96,7 @@ def robustness(
         clean: accuracy without attack.
         kept: share of the samples right without attack that stay right under it; None where there are none.
         radius: the radius in words.
+        n: number of samples that are right without attack.
         floor: accuracy of always answering the most frequent class.
         trusted: False when a sanity check of the attack failed.
     """
@@ -115,6 +116,8 @@ def robustness(
         f"The attack at {radius} takes {percent(1 - kept.value)} of the clean accuracy (95% interval "
         f"{percent(1 - kept.high)} to {percent(1 - kept.low)})"
     )
+    if 1 - kept.high > LOST_WEAK and n < FEW:
+        return Judged("watch", f"{rule}, but {count(n, 'attacked sample')} are too few to call it weak.")
     if 1 - kept.high > LOST_WEAK:
         return Judged("weak", f"{rule}, more than half: a small change decides the answer.")
     if not trusted:

@@ -161,6 +161,7 @@ class Robustness:
             wilson(correct, len(subject)),
             wilson(int((curve.smallest > made.reference).sum()), correct) if correct else None,
             f"{made.norm} radius {made.size(made.reference)}",
+            n=correct,
             floor=_floor(subject),
             trusted=not failed,
         )
