@@ -107,7 +107,17 @@ def test_one_probability_is_that_of_the_second_class(x):
     assert_close(made.logits().softmax(1)[:, 1:], model(x).detach())
     assert "sigmoid" in made.notes[0]
     one_sided = Says(lambda z: z.sigmoid() / 3, classes=1)  # as probabilities always the first class: read as logits
-    assert_close(subject(one_sided, x).logits()[:, 1:], one_sided(x).detach())
+    unsure = subject(one_sided, x)
+    assert_close(unsure.logits()[:, 1:], one_sided(x).detach())
+    assert "on one side of 0.5; if they are probabilities" in unsure.notes[0]
+
+
+@pytest.mark.parametrize("shape", [lambda p: p, lambda p: p.squeeze(1)[:, None], lambda p: p.view(-1, 1).double()])
+def test_a_sigmoid_that_autograd_saw_is_read_as_one_on_whichever_side_its_answers_lie(x, shape):
+    model = Says(lambda z: shape((z.abs() + 3).sigmoid()), classes=1)
+    made = subject(model, x)
+    assert_close(made.logits().softmax(1)[:, 1:].double(), model(x).detach().double())
+    assert "answers with probabilities" in made.notes[0]
 
 
 def test_rounded_probabilities_stay_finite(x):

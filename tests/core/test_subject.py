@@ -167,6 +167,8 @@ def test_bad_labels_ids_and_names_are_refused(model, images, labels):
         Subject(model, images, labels.float())
     with pytest.raises(DataError, match="data has 2 classes but model tells 3 apart"):
         Subject(model, images, labels, class_names=("cat", "dog"))
+    with pytest.raises(DataError, match="data has 4 classes but model tells 3 apart"):
+        Subject(model, images, labels.index_fill(0, torch.tensor([4]), 3), class_names=tuple("abcd"))
     with pytest.raises(DataError, match="two samples share one"):
         Subject(model, images, labels, ids=torch.zeros(20, dtype=torch.int64))
     with pytest.raises(DataError, match=r"ids must be int64 of shape \(20,\)"):
@@ -218,6 +220,18 @@ def test_wrong_size_channels_and_precision_are_explained(model, rng):
         Subject(model, rng.uniform((4, 3, 4, 4)))
     with pytest.raises(ModelError, match=r"parameters are torch\.float32 but the inputs torch\.float64: convert"):
         Subject(model, rng.uniform((4, 1, 4, 4), dtype=torch.float64))
+
+
+def test_a_model_that_writes_into_its_inputs_is_refused_and_the_data_stay(images, labels):
+    before = images.clone()
+    with pytest.raises(ModelError, match=r"net changes its inputs in place; let it work on a copy, x = x\.clone\(\)"):
+        Subject(Answer(lambda x: x.sub_(0.5).flatten(1)[:, :3]), images, labels, name="net")
+    assert torch.equal(images, before)
+
+
+def test_a_model_without_numbers_is_refused(images):
+    with pytest.raises(ModelError, match="model is on the meta device, which holds no numbers"):
+        Subject(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).to("meta"), images)
 
 
 def test_running_out_of_memory_is_not_the_models_fault(images):

@@ -28,6 +28,12 @@ _SOFTMAX = (
     "{name} answers with probabilities; their logarithms are read as logits. Where a probability is rounded to 0 or 1, "
     "gradients vanish: a model without its last {layer} is attacked more exactly."
 )
+_ONE_SIDED = (
+    "{name} answers with one number per sample, read as a logit: above 0 is the second class. The numbers seen lie in "
+    "[0, 1] and on one side of 0.5; if they are probabilities, let the model return two columns, 1 - p and p."
+)
+# What autograd calls the steps after a sigmoid that only change the shape or the type of its answer.
+_RESHAPING = ("View", "Reshape", "Squeeze", "Unsqueeze", "Select", "Slice", "ToCopy", "Alias", "Permute", "T")
 
 
 class Heard(NamedTuple):
@@ -51,11 +57,13 @@ def hear(model: nn.Module, inputs: Tensor, ids: Tensor, name: str, output: Outpu
         ModelError: the model raises, answers with no `(B, K)` scores, with NaN, or differently when asked twice.
     """
     _check_module(model, name)
-    x, few = inputs[:ASKED], ids[:ASKED]
+    x, few = inputs[:ASKED].clone(), ids[:ASKED]
     notes: list[str] = []
     with evaluating(model), torch.no_grad():
         model = _picked(model, x, name, output)
         first = answers(model, x, few, name)
+        if not torch.equal(x, inputs[:ASKED]):
+            raise ModelError(f"{name} changes its inputs in place; let it work on a copy, x = x.clone()")
         if not torch.equal(first, answers(model, x, few, name)):
             raise ModelError(
                 f"{name} answers differently when asked twice in eval mode; remove the randomness (functional dropout?)"
@@ -65,11 +73,14 @@ def hear(model: nn.Module, inputs: Tensor, ids: Tensor, name: str, output: Outpu
             model = LogProbabilities(model)
         elif first.shape[1] == 1:
             z = answers(model, inputs[:_ASKED_ONE], ids[:_ASKED_ONE], name)
+            within = bool(((z >= 0) & (z <= 1)).all())
             # As logits these would all be votes for one class; as probabilities they speak for both.
-            if bool(((z >= 0) & (z <= 1)).all()) and bool((z < 0.5).any()) and bool((z > 0.5).any()):
+            both = bool((z < 0.5).any()) and bool((z > 0.5).any())
+            if within and (both or _ends_in_sigmoid(model, x[:1])):
                 notes.append(_SOFTMAX.format(name=name, layer="sigmoid"))
                 model = TwoProbabilities(model)
             else:
+                notes += [_ONE_SIDED.format(name=name)] if within else []
                 model = TwoLogits(model)
         first = answers(model, x, few, name)
     return Heard(model, first.cpu(), tuple(notes))
@@ -108,6 +119,20 @@ def differentiable(model: nn.Module, x: Tensor) -> bool:
     return gradient is not None
 
 
+def _ends_in_sigmoid(model: nn.Module, x: Tensor) -> bool:
+    """Whether autograd saw a sigmoid as the last step that changes numbers; False where it sees nothing."""
+    with torch.enable_grad():
+        try:
+            step = model(x.to(device_of(model)).detach().requires_grad_()).grad_fn
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception:  # such as numpy inside, which takes no tensor that wants a gradient
+            return False
+    while step is not None and step.name().rstrip("0123456789").removesuffix("Backward") in _RESHAPING:
+        step = step.next_functions[0][0]
+    return step is not None and step.name().startswith("SigmoidBackward")
+
+
 def _check_module(model: object, name: str) -> None:
     if not isinstance(model, nn.Module):
         raise ModelError(
@@ -118,6 +143,8 @@ def _check_module(model: object, name: str) -> None:
             f"{name} predicts a number, and an audit asks about classes; games take its `.model` as it is: "
             "games.ModelGame with games.output()"
         )
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise ModelError(f"{name} is on the meta device, which holds no numbers; make it on the CPU")
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         raise ModelError(f"{name} has lazy layers without weights yet; call it once on a batch where it is made")
 
@@ -154,7 +181,7 @@ def _cannot_read(model: nn.Module, x: Tensor, name: str, error: BaseException) -
     kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
     if kinds and x.dtype not in kinds:
         own = ", ".join(sorted(map(str, kinds)))
-        hint = f"its parameters are {own} but the inputs {x.dtype}: convert one of them"
+        hint = f"its parameters are {own} but the inputs {x.dtype}: convert one of them, such as by model.float()"
     else:
         hint = "give data of the size and channels it was trained on"
     return f"{name} cannot read inputs of shape {tuple(x.shape[1:])} ({described(error)}); {hint}"

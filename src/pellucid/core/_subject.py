@@ -81,13 +81,13 @@ class Subject:
         _set(self, inputs=self.inputs.detach().cpu(), labels=labels, ids=ids)
         heard = hear(self.model, self.inputs, ids, self.name, self.output)
         classes = heard.first.shape[1]
-        if self.labels is not None:
-            _check_labels(self.labels, ids, classes)
         if self.class_names and len(self.class_names) != classes:
             raise DataError(
                 f"{self.data_name} has {len(self.class_names)} classes but {self.name} tells {classes} apart; "
                 "use the data the model was trained for"
             )
+        if self.labels is not None:
+            _check_labels(self.labels, ids, classes)
         if self.feature_names and len(self.feature_names) != self.inputs[0].numel():
             raise DataError(
                 f"{self.data_name} has {self.inputs[0].numel()} features but {len(self.feature_names)} feature names"
