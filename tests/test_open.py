@@ -100,6 +100,66 @@ def test_other_names_are_noted_and_unknown_ones_refused():
         pellucid.subject(loaded, dataset(("cat", "dg"), classes=2))
 
 
+def test_columns_reach_an_estimator_by_their_names():
+    pandas = pytest.importorskip("pandas")
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    rows = Stream(0).uniform((60, 3)).double()
+    labels = (rows[:, 0] > 2 * rows[:, 2]).long()
+    table = pandas.DataFrame(rows.numpy(), columns=["a", "b", "c"])
+    estimator = linear_model.LogisticRegression().fit(table, labels.numpy())
+    plain = pellucid.subject(estimator, (table, labels), samples=60)
+    turned = pellucid.subject(estimator, (table[["c", "a", "b"]], labels), samples=60)
+    wider = pellucid.subject(estimator, (table.assign(z=1.0)[["z", "a", "b", "c"]], labels), samples=60)
+    for other, said in ((turned, "in the order it was fitted on"), (wider, "without z, which it was not fitted on")):
+        assert torch.equal(other.inputs, plain.inputs)
+        assert other.feature_names == ("a", "b", "c")
+        assert said in other.notes[-1]
+    renamed = pellucid.subject(estimator, (table.rename(columns={"a": "x"}), labels), samples=60)
+    assert "check that they come in the same order" in renamed.notes[-1]
+
+
+def test_labels_in_floats_are_matched_by_the_names_that_an_estimator_gives_them():
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    rows = Stream(0).uniform((40, 2)).double().numpy()
+    labels = np.where(rows[:, 0] > 0.5, 2.0, 1.0)
+    made = pellucid.subject(linear_model.LogisticRegression().fit(rows, labels), (rows, labels), samples=40)
+    assert made.class_names == ("1.0", "2.0")
+    assert sorted(set(made.labels.tolist())) == [0, 1]
+
+
+def test_groups_and_background_follow_the_columns():
+    pandas = pytest.importorskip("pandas")
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    rows, labels = Stream(0).uniform((40, 3)), torch.arange(40) % 2
+    fitted = linear_model.LogisticRegression().fit(pandas.DataFrame(rows, columns=["c", "a", "b"]), labels)
+    table = Dataset(
+        rows,
+        labels,
+        ("0", "1"),
+        "set",
+        "tabular",
+        torch.arange(40),
+        bounds=None,
+        feature_names=("a", "b", "c"),
+        background=rows[:5],
+        groups={"ends": (0, 2)},
+    )
+    made = pellucid.subject(fitted, table, samples=40)
+    assert made.feature_names == ("c", "a", "b")
+    assert torch.equal(made.background, rows[:5][:, [2, 0, 1]])
+    assert made.groups == {"ends": (1, 0)}
+
+
+def test_the_range_that_a_model_declares_is_reached():
+    images = Stream(0).uniform((20, 1, 4, 4))
+    labels = torch.arange(20) % 2
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    declared = pellucid.subject(models.Loaded(plain, "net", bounds=(-1.0, 1.0)), (images, labels), samples=20)
+    assert torch.allclose(declared.model(images), plain(2 * images - 1), atol=1e-6)
+    assert declared.notes[-1] == "Images are scaled from [0, 1] to the range [-1, 1] that the model declares."
+    assert pellucid.subject(models.Loaded(plain, "net", bounds=(0.0, 1.0)), (images, labels), samples=20).notes == ()
+
+
 def test_bytes_read_only_arrays_and_names_as_labels_are_read():
     images = np.arange(40 * 9, dtype=np.uint8).reshape(40, 1, 3, 3)
     images.setflags(write=False)

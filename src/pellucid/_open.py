@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pellucid import data as sources
 from pellucid import models
@@ -69,13 +69,15 @@ def subject(
     found, labelled = _dataset(data, loaded, reading, samples, rng)
     drawn = sources.sample(found, min(samples, len(found)), rng=rng)
     matched, said = _matched(drawn, loaded) if labelled else (drawn, [])
+    network, scaled = _scaled(loaded, drawn)
     names = surrogates if isinstance(surrogates, Mapping) else {name: models.load(name) for name in surrogates}
     background = drawn.background
     if background is None and drawn.modality == "tabular" and isinstance(data, (str, os.PathLike)) and split != "train":
         background = _background(os.fspath(data), reading, rng.child("background"))
+    matched, background, ordered = _ordered(matched, background, loaded)
     kind = _precision(loaded)
     return Subject(
-        loaded.model,
+        network,
         sources.unit(matched.inputs).to(kind),
         matched.labels if labelled else None,
         bounds=matched.bounds,
@@ -85,7 +87,7 @@ def subject(
         name=loaded.name,
         data_name=matched.name,
         surrogates={name: models.adopt(other).model for name, other in names.items()},
-        notes=(*([matched.note] if matched.note else []), *loaded.notes, *said),
+        notes=(*([matched.note] if matched.note else []), *loaded.notes, *said, *scaled, *ordered),
         feature_names=matched.feature_names,
         background=None if background is None else sources.unit(background).to(kind),
         groups=matched.groups,
@@ -98,6 +100,39 @@ def _precision(loaded: Loaded) -> torch.dtype:
     """Return the type of float the model wants its inputs in: double if it computes so."""
     kinds = {parameter.dtype for parameter in loaded.model.parameters() if parameter.is_floating_point()}
     return torch.float64 if kinds == {torch.float64} else torch.float32
+
+
+def _scaled(loaded: Loaded, dataset: Dataset) -> tuple[nn.Module, list[str]]:
+    """Return the model as one of images in [0, 1] where it declares another range, and what to note about it."""
+    if loaded.bounds in (None, (0.0, 1.0)) or dataset.modality != "image" or dataset.bounds != (0.0, 1.0):
+        return loaded.model, []
+    low, high = loaded.bounds
+    model = models.Normalized(loaded.model, -low / (high - low), 1 / (high - low))
+    return model, [f"Images are scaled from [0, 1] to the range [{low:g}, {high:g}] that the model declares."]
+
+
+def _ordered(dataset: Dataset, background: Tensor | None, loaded: Loaded) -> tuple[Dataset, Tensor | None, list[str]]:
+    """Return a table with the columns that an estimator was fitted on, in its order, and what to note about it."""
+    names = dataset.feature_names
+    wanted = loaded.model.columns if isinstance(loaded.model, models.Estimator) else ()
+    if not wanted or not names or names == wanted:
+        return dataset, background, []
+    if not set(wanted) <= set(names):
+        said = f"{loaded.name} was fitted on the columns {_listed(wanted)}; the data's are {_listed(names)}: check "
+        return dataset, background, [f"{said}that they come in the same order, or every number is meaningless."]
+    place = [names.index(name) for name in wanted]
+    groups = {name: tuple(place.index(c) for c in columns if c in place) for name, columns in dataset.groups.items()}
+    unused = tuple(name for name in names if name not in wanted)
+    said = f"without {_listed(unused)}, which it was not fitted on" if unused else "in the order it was fitted on"
+    chosen = replace(
+        dataset,
+        inputs=dataset.inputs[:, place],
+        feature_names=wanted,
+        background=None if dataset.background is None else dataset.background[:, place],
+        groups={name: columns for name, columns in groups.items() if columns},
+    )
+    given = None if background is None else background[:, place]
+    return chosen, given, [f"{loaded.name} gets the columns by their names, {said}."]
 
 
 # -- data ---------------------------------------------------------------------------------------------------------
@@ -175,11 +210,9 @@ def _numbered(labels: Any, loaded: Loaded) -> tuple[Tensor, tuple[str, ...]]:
     values = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if values.ndim != 1:
         raise DataError(f"labels must be one class per sample, shape (N,), got {values.shape}")
-    if values.dtype.kind in "biu" and not (isinstance(loaded.model, models.Estimator) and loaded.class_names):
-        return torch.from_numpy(values.astype(np.int64)), ()
     if values.dtype.kind == "f" and not (values == np.floor(values)).all():
         raise DataError("labels must be classes, got numbers with fractions; an audit asks about classes")
-    if values.dtype.kind == "f":
+    if values.dtype.kind in "biuf" and not (isinstance(loaded.model, models.Estimator) and loaded.class_names):
         return torch.from_numpy(values.astype(np.int64)), ()
     names, numbers = np.unique(values.astype(str), return_inverse=True)
     return torch.from_numpy(numbers.astype(np.int64)), tuple(map(str, names))

@@ -17,7 +17,8 @@ class Loaded:
         model: the network, on the device asked for; its train/eval flags are as its maker left them.
         name: what to call it; a file's folder is not part of the name.
         card: its model card, for shipped models.
-        bounds: least and greatest legal input value, None if unknown.
+        bounds: least and greatest value that the model wants its inputs to have, None if unknown; images in [0, 1] are
+            scaled to it.
         input_shape: shape of one input, None if unknown.
         class_names: one per logit, empty if unknown.
         notes: what a report on the model must say.
