@@ -47,6 +47,11 @@ def test_a_file_finds_its_labels_packed_or_not(folder):
         data.load(str(images))
 
 
+def test_a_file_of_labels_is_no_data_set(folder):
+    with pytest.raises(DataError, match="is a file of labels; give the file of images beside it, or their folder"):
+        data.load(str(next(folder.glob("t10k-labels*"))))
+
+
 def test_one_pair_is_a_test_split_and_sizes_can_be_changed(tmp_path):
     (tmp_path / "images-idx3-ubyte").write_bytes(idx(IMAGES))
     (tmp_path / "labels-idx1-ubyte").write_bytes(idx(LABELS))

@@ -9,6 +9,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClas
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 from torch.testing import assert_close
 
@@ -125,6 +126,8 @@ def test_estimators_that_cannot_answer_are_refused(iris):
         adopt(LogisticRegression)
     with pytest.raises(ModelError, match="int is no model; give"):
         adopt(3)
+    with pytest.raises(ModelError, match="DecisionTreeClassifier predicts several targets at once"):
+        adopt(DecisionTreeClassifier().fit([[0.0], [1.0]], [[0, 0], [1, 1]]))
     with pytest.raises(ModelError, match="StandardScaler is no estimator"):
         Estimator(StandardScaler())
 

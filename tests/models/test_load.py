@@ -468,7 +468,7 @@ def test_whole_models_gadgets_and_scripts_are_refused(tmp_path, file):
     assert not (tmp_path / "ran").exists()
     with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
         archive.writestr("net/data.pkl", b"\x80\x02}.")
-        archive.writestr("net/code/__torch__.py", "")
+        archive.writestr("net/code/__torch__.py", "", zipfile.ZIP_DEFLATED)  # as torch.jit.save packs its code
     with pytest.raises(ModelError, match="is a TorchScript program, which can run code when opened, and is refused"):
         models.load(f"{file}:Net@{tmp_path / 'script.pt'}")
 
@@ -477,6 +477,13 @@ def test_whole_models_gadgets_and_scripts_are_refused(tmp_path, file):
 def test_truncated_state_dicts_are_one_sentence(tmp_path, file, weights, cut):
     torch.save(weights[1], tmp_path / "w.pt")
     (tmp_path / "w.pt").write_bytes((tmp_path / "w.pt").read_bytes()[:cut])
-    with pytest.raises(ModelError, match=r"w\.pt") as caught:
+    with pytest.raises(ModelError, match=r"w\.pt is no state dict but .*, or is damaged; copy it again") as caught:
         models.load(f"{file}:Net@{tmp_path / 'w.pt'}")
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_numbers_is_one_sentence(tmp_path):
+    path = tmp_path / "hollow.py"
+    path.write_text("import torch\ndef make():\n    return torch.nn.Linear(2, 2, device='meta')\n", encoding="utf-8")
+    with pytest.raises(ModelError, match=r"hollow\.py:make is on the meta device, which holds no numbers"):
+        models.load(f"{path}:make")

@@ -304,7 +304,7 @@ def _numbers(table: _Table, column: str) -> Columns:
         if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
             raise DataError(
                 f"{table.source}: the column {name!r} holds {kind}; features must be numbers, so turn it into numbers, "
-                "or name the label column (--label-column)"
+                "or name the label column (--label)"
             )
     check_bytes(table.rows, 4 * len(names))
     parts: list[list[np.ndarray]] = [[] for _ in names]
@@ -349,7 +349,7 @@ def _labels(batch: Any, column: str, row: int, source: str) -> np.ndarray:
             return found
     raise DataError(
         f"{source}: the column {column!r} holds {kind}; labels are texts or whole numbers: name the column that holds "
-        "them (--label-column)"
+        "them (--label)"
     )
 
 

@@ -166,7 +166,7 @@ def _culprit(chunk: list[list[str]], header: list[str], at: int, row: int, path:
             shown = text if len(text) <= 40 else f"{text[:37]}..."
             return DataError(
                 f"{path}: row {row + k} holds {shown!r} in the column {name!r}; features must be finite numbers, so "
-                "turn texts into numbers, or name the label column (--label-column)"
+                "turn texts into numbers, or name the label column (--label)"
             )
     return DataError(f"{path} holds values that are no numbers")
 

@@ -96,7 +96,7 @@ def _split_folder(root: Path, split: str) -> Path:
     splits = {path.name for path in _folders(root)}
     if splits and splits <= SPLITS:
         if split not in splits:
-            raise DataError(f"{root} has no folder {split!r}; it has {', '.join(sorted(splits))}")
+            raise DataError(f"{root} has no folder {split!r}; it has {', '.join(sorted(splits))}; name one (--split)")
         return root / split
     if split == "train":
         raise DataError(f"{root} is not divided for training; put its class folders into {root}/train and {root}/test")

@@ -143,6 +143,8 @@ def _begins(file: Path, prefixes: Sequence[str]) -> bool:
 def _labels_file(images: Path) -> Path:
     stem = images.name.removesuffix(".gz").replace("images", "labels").replace("idx3", "idx1")
     found = next((path for path in (images.with_name(stem), images.with_name(f"{stem}.gz")) if path.is_file()), None)
+    if "images" not in images.name and "labels" in images.name:
+        raise DataError(f"{images} is a file of labels; give the file of images beside it, or their folder")
     if stem == images.name.removesuffix(".gz") or found is None:
         raise DataError(
             f"{images} has no labels beside it; put {stem if 'labels' in stem else 'a file of labels'} there"

@@ -152,8 +152,8 @@ def stacked(images: Iterable[tuple[str, np.ndarray]], *, fit: Fit, count: int) -
         if held and fitted.shape[:2] != held[0].shape[:2]:
             sizes = f"{names[0]} is {_size(held[0])} and {name} is {_size(fitted)}"
             raise DataError(
-                f"the images have several sizes: {sizes} pixels; give one with image_size (--image-size), which "
-                "resizes the shorter side and cuts out the middle"
+                f"the images have several sizes: {sizes} pixels; give one with image_size "
+                "(--input-size 3x224x224), which resizes the shorter side and cuts out the middle"
             )
         if fitted.shape[:2] != image.shape[:2]:
             changed.add(image.shape[:2])

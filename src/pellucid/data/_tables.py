@@ -51,7 +51,7 @@ def label_column(names: Sequence[str], wanted: str | None, source: str) -> str:
         raise DataError(f"{source} has {len(names)} column; a table needs features and a label column")
     found = [name for name in names if name.strip().lower() in LABELS]
     if len(found) > 1:
-        raise DataError(f"{source} has the columns {' and '.join(found)}; say which holds the labels (--label-column)")
+        raise DataError(f"{source} has the columns {' and '.join(found)}; say which holds the labels (--label)")
     return found[0] if found else names[-1]
 
 
@@ -105,7 +105,7 @@ def numbers(
         low, high = (int(everything.min()), int(everything.max())) if len(everything) else (0, 0)
         if low == 0:
             if high >= MAX_CLASSES:
-                raise DataError(f"{where} counts up to {high:,}; name the column that holds classes (--label-column)")
+                raise DataError(f"{where} counts up to {high:,}; name the column that holds classes (--label)")
             if names and high >= len(names):
                 raise DataError(f"{where} holds the class {high}, but there are {len(names)} class names")
             return tuple(names), {key: torch.from_numpy(part.astype(np.int64)) for key, part in labels.items()}, ""
@@ -113,7 +113,7 @@ def numbers(
     if len(values) > min(MAX_CLASSES, max(2, len(everything) // 2)):
         raise DataError(
             f"{where} has {len(values):,} values in {len(everything):,} rows, too many for classes; name the column "
-            "that holds the labels (--label-column)"
+            "that holds the labels (--label)"
         )
     numbered = {key: torch.from_numpy(np.searchsorted(values, part).astype(np.int64)) for key, part in labels.items()}
     shown = tuple(str(value) for value in values)

@@ -145,6 +145,8 @@ class Estimator(nn.Module):
         name = type(estimator).__name__
         if not is_estimator(estimator):
             raise ModelError(f"{name} is no estimator: it has neither predict_proba, decision_function nor predict")
+        if any(np.ndim(classes) for classes in getattr(estimator, "classes_", ())):
+            raise ModelError(f"{name} predicts several targets at once; give one with a single target")
         self.regression = not hasattr(estimator, "classes_")
         if self.regression and (_is_classifier(estimator) or not _is_fitted(estimator)):
             raise ModelError(f"{name} is not fitted; call fit before")

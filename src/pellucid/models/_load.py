@@ -92,6 +92,8 @@ def _load_code(match: re.Match[str], device: torch.device) -> Loaded:
         loaded = from_file(Path(parts["file"]), parts["factory"], device)
     else:
         loaded = from_module(parts["module"], parts["factory"], device)
+    if any(tensor.is_meta for tensor in (*loaded.model.parameters(), *loaded.model.buffers())):
+        raise ModelError(f"{loaded.name} is on the meta device, which holds no numbers; make it on the CPU")
     if path is None:
         return _placed(loaded, device)
     notes = (*loaded.notes, *notes, *fill(loaded.model, tensors, path))

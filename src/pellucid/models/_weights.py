@@ -18,6 +18,7 @@ from pellucid.core import DataError, ModelError, described, first_line, read_ten
 _MOST = 4 * 2**30  # bytes
 _NESTS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params")  # in order of preference
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
+_PICKLED = (".pt", ".pth", ".bin")  # how files of torch.save end
 _NAMED = 3  # how many names an error lists before "..."
 
 
@@ -31,7 +32,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         ModelError: missing, damaged, more than weights in it, or no weights in it.
     """
     try:
-        if sniff(path) not in ("pickle", "torch-zip"):
+        kind = sniff(path)
+        if kind not in ("pickle", "torch-zip", "safetensors") and path.suffix in _PICKLED:
+            raise ModelError(f"{path} is no state dict but {kind}, or is damaged; copy it again")
+        if kind not in ("pickle", "torch-zip"):
             return read_tensors(path), ()
     except DataError as error:
         raise ModelError(str(error)) from error
@@ -58,14 +62,14 @@ def _check_archive(path: Path) -> None:
         return
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise ModelError(f"{path} is compressed, which torch.save never does; save it again")
     names = {member.filename.partition("/")[2] for member in members}
     if any(name.startswith("code/") for name in names):
         raise ModelError(
             f"{path} is a TorchScript program, which can run code when opened, and is refused; export the model with "
             "torch.export.save, or save its state_dict as safetensors"
         )
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise ModelError(f"{path} is compressed, which torch.save never does; save it again")
 
 
 def _why_not(path: Path, error: Exception) -> str:
