@@ -1,19 +1,21 @@
 """What the bottleneck probe concludes from a spectrum, and what it leaves open."""
 
+import re
+
 import pytest
 import torch
 
-from pellucid.audits.probes import _bottleneck
+from pellucid.audits.probes import Bottleneck, _spectra
 from pellucid.audits.probes._signed_orders import signed_finding
-from pellucid.core import Stream, Subject
-from pellucid.explain import SignedCurve
+from pellucid.core import PellucidError, Stream, Subject
+from pellucid.explain import OFFICIAL, SignedCurve, SpectrumSettings
 from pellucid.games import Features
 
 
 def spectrum(strength, spread=0.01, floor=0.0, samples=16):
     values = torch.tensor(strength, dtype=torch.float64)
     relative = values / values.mean()
-    return _bottleneck._Spectrum(
+    return _spectra.Spectrum(
         ratios=torch.linspace(0, 1, len(values), dtype=torch.float64),
         strength=values,
         low=values - spread,
@@ -42,9 +44,9 @@ def spectrum(strength, spread=0.01, floor=0.0, samples=16):
     ],
 )
 def test_a_deep_middle_is_a_bottleneck_only_with_intervals_apart(s, found, words):
-    reading = _bottleneck._read(s)
+    reading = _spectra.judged(s)
     assert reading.found is found
-    assert words in _bottleneck._answer(s, reading)
+    assert words in _spectra.in_words(s, reading)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_a_deep_middle_is_a_bottleneck_only_with_intervals_apart(s, found, words
 def test_the_strongest_order_leads(strength, lead):
     # The strongest order need not be an end of the curve.
     s = spectrum([float(v) + 3 for v in strength])
-    assert lead in _bottleneck._answer(s, _bottleneck._read(s))
+    assert lead in _spectra.in_words(s, _spectra.judged(s))
 
 
 def signed(mean, spread=0.1):
@@ -94,3 +96,112 @@ def test_the_signed_curve_names_its_strongest_range_with_its_sign(mean, words):
     finding = signed_finding("bottleneck", "?", subject, players, signed(mean), needed=9, looked=0, rng=Stream(0))
     assert words in finding.answer
     assert "95% interval" in finding.answer
+
+
+def subject_of(model, n=6, shape=(1, 8, 8)):
+    x = Stream(1).uniform((n, *shape))
+    return Subject(model, x, torch.arange(n) % 3)
+
+
+def additive():
+    with Stream(2).forked():
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+
+
+SMALL = SpectrumSettings(6, 1, 2, ratios=(0, 0.5, 1))
+
+
+def test_settings_by_name_are_those_of_explain():
+    assert Bottleneck(settings="official")._most == OFFICIAL
+    assert Bottleneck(settings="quick", normalize="uniform")._most.normalize == "uniform"
+    assert not Bottleneck(settings="official", only_correct=False)._most.only_correct
+    subject = subject_of(additive())
+    assert Bottleneck()._cells(subject) == (8, 8)
+    assert Bottleneck(settings="official", grid=4)._cells(subject) == (4, 4)
+    assert "smaller than the grid of 16 x 16" in Bottleneck(settings="official").need(subject, effort="full").skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"settings": "offical"}, "no settings 'offical'; did you mean official?"),
+        ({"normalize": "mean"}, "no normalize 'mean'"),
+        ({"value": "probability"}, "no value 'probability'"),
+        ({"grid": 1}, "at least 2 cells per side"),
+        ({"grid": (4, 1)}, "at least 2 cells per side"),
+    ],
+)
+def test_a_setting_that_is_unknown_is_named(settings, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Bottleneck(**settings)
+
+
+def test_chosen_settings_are_measured_whole_or_not_at_all():
+    subject = subject_of(additive())
+    probe = Bottleneck(settings=SMALL, grid=4, normalize="uniform")
+    need = probe.need(subject, effort="quick")
+    assert need.least == need.wanted  # six samples are too few for the structure test
+    (finding,) = probe(subject, need.least, Stream(0))
+    assert finding.provenance.evaluations <= need.least
+    assert finding.provenance.settings["players"] == "grid 4 x 4"
+    assert finding.provenance.settings["normalize"].startswith("mean over the range")
+    assert [m.name for m in finding.measures if m.name.startswith("interaction")] == [
+        f"interaction_strength[{r}]" for r in ("0.00", "0.50", "1.00")
+    ]
+
+
+def test_wrong_samples_are_left_out_and_counted():
+    model = additive()
+    subject = subject_of(model)
+    right = int((subject.logits().argmax(1) == subject.labels).sum())
+    assert 0 < right < 6
+    (finding,) = Bottleneck(settings=SMALL, grid=4, only_correct=True)(subject, 10**6, Stream(0))
+    assert f"Of 6 samples {6 - right} were left out" in finding.answer
+    assert len(finding.provenance.sample_ids) == right
+    wrong = subject.take((subject.logits().argmax(1) != subject.labels).nonzero()[:, 0])
+    with pytest.raises(PellucidError, match="classifies none of the .* correctly"):
+        Bottleneck(settings=SMALL, grid=4, only_correct=True)(wrong, 10**6, Stream(0))
+
+
+class Noise(torch.nn.Module):
+    """A flat random game: every coalition has a worth of its own, none of them structured."""
+
+    def forward(self, x):
+        bits = (x.flatten(1) > 0.5).double() @ torch.arange(1, 65, dtype=torch.float64).sqrt()
+        z = torch.stack([(bits * k).sin() * 1e4 for k in (91.7, 13.3, 57.1)], 1)
+        return (z - z.floor()).float()
+
+
+def test_a_flat_random_game_and_few_contexts_conclude_nothing():
+    x = 0.6 + 0.4 * Stream(1).uniform((10, 1, 8, 8))
+    x[:5] -= 0.6  # so that an absent cell, the mean, differs from a present one
+    subject = Subject(Noise(), x, torch.arange(10) % 3)
+    few = SpectrumSettings(10, 1, 3, ratios=(0, 0.25, 0.5, 0.75, 1))
+    (finding,) = Bottleneck(settings=few, grid=8)(subject, 10**6, Stream(0))
+    assert "no bottleneck" not in finding.answer
+    assert "bottleneck. " not in finding.answer
+    assert finding.level == "watch"
+    assert "no conclusion is drawn" in finding.reason
+    assert finding.advice.command.startswith("pellucid audit")
+
+
+def test_the_structure_test_is_a_finding_of_its_own():
+    class Middle(torch.nn.Module):
+        """Sees the four middle pixels alone."""
+
+        def forward(self, x):
+            bright = x[:, 0, 3:5, 3:5].mean((1, 2))
+            return torch.stack([bright, 1 - bright], 1) * 9
+
+    x = 0.05 * Stream(3).uniform((40, 1, 8, 8))
+    x[::2] += 0.9
+    subject = Subject(Middle(), x, torch.arange(40) % 2)
+    settings = SpectrumSettings(4, 1, 2, ratios=(0, 1))
+    probe = Bottleneck(settings=settings)
+    spectrum, structure = probe(subject, probe.need(subject, effort="full").wanted, Stream(0))
+    assert (spectrum.name, structure.name, structure.level) == ("bottleneck", "structure", "noted")
+    assert structure.measure.low > 0.01
+    assert "keeps its layout" in structure.answer
+    assert structure.provenance.evaluations == 40 * 20
+    (alone,) = probe(subject, probe.need(subject, effort="full").least, Stream(0))
+    assert alone.name == "bottleneck"

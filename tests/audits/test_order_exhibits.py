@@ -27,16 +27,19 @@ def subject(rng):
 
 
 def test_the_finding_shows_omega_theory_and_the_strongest_pairs(subject):
-    (finding,) = PROBES["bottleneck"](subject, 50_000, Stream(0))
+    finding, *_ = PROBES["bottleneck"](subject, 50_000, Stream(0))
     by_title = {exhibit.title: exhibit for exhibit in finding.exhibits}
     omega = by_title["Orders that the training's order loss weighs"]
     assert [line.name for line in omega.lines] == ["penalize 0.5 to 1", "encourage 0 to 0.3"]
     expected = order_weights(20, 0.5, 1.0)
     assert omega.lines[0].y == pytest.approx((expected / expected.max()).tolist())
     assert "on 20 parts" in omega.caption
-    theory = by_title["Relative interaction strength by order"].lines[2]
-    assert "theory for 64 parts" in theory.name
-    assert theory.y[0] == pytest.approx(by_title["Relative interaction strength by order"].lines[0].y[0])
+    compared = by_title["Measured curve and theory"]
+    measured, theory, *_ = compared.lines
+    assert (compared.y.scale, theory.name) == ("log", "theory for 64 parts")
+    assert theory.y[0] == measured.y[0] == 1
+    assert None in theory.y  # too small to draw
+    assert "Values below 1e-06 are not drawn: the theory falls to 7e-10" in compared.caption
     gallery = by_title["Pairs that interact most on one image"]
     assert [picture.title.split(" ")[0] for picture in gallery.pictures] == ["0%", "50%", "100%"]
     assert all(len(mark.cells) == 2 for picture in gallery.pictures for mark in picture.marks)

@@ -107,6 +107,6 @@ def absence_in_words(subject: Subject) -> str:
     return f"mean of {usual_in_words(subject)}, " + ("per channel" if is_image(subject) else "per feature")
 
 
-def value_in_words(subject: Subject) -> str:
+def value_in_words(subject: Subject, unit: str = "log odds") -> str:
     """Return what a coalition's worth is where the class is the label, or the answer if there are no labels."""
-    return f"log odds of the {'predicted class' if subject.labels is None else 'true class'}"
+    return f"{unit} of the {'predicted class' if subject.labels is None else 'true class'}"

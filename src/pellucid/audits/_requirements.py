@@ -43,6 +43,7 @@ MEASURES: Mapping[str, Known] = MappingProxyType(
         "brier": Known("calibration", "", False),
         "dead_fraction": Known("feature-diversity", "", True),
         "ece": Known("calibration", "", True),
+        "effective_players": Known("bottleneck", "", False),
         "explained_variance": Known("concepts", "", True),
         "interaction_gain": Known("bottleneck", "", False),
         "interaction_strength": Known("bottleneck", "order", False),
@@ -57,6 +58,7 @@ MEASURES: Mapping[str, Known] = MappingProxyType(
         "robust_accuracy": Known("robustness", "norm,radius", True),
         "similarity": Known("feature-diversity", "layer", False),
         "smallest_radius": Known("robustness", "norm", False),
+        "structure_area": Known("bottleneck", "", False),
         "worst_class_accuracy": Known("accuracy", "", True),
     }
 )

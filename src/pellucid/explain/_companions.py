@@ -13,12 +13,25 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from pellucid.core import Interval, Masker, Model, OnStep, Stream, bootstrap, device_of, evaluating, silent
+from pellucid.core import (
+    ALONE,
+    Interval,
+    Masker,
+    Model,
+    OnStep,
+    Stream,
+    Work,
+    bootstrap,
+    device_of,
+    evaluating,
+    silent,
+)
 from pellucid.games import ModelGame, logit
 
 from ._samples import check_samples
 
 SHARES = tuple(k / 10 for k in range(10))
+CHUNK = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +78,7 @@ def structure_test(
     shares: Sequence[float] = SHARES,
     rng: Stream,
     on_step: OnStep = silent,
+    work: Work = ALONE,
 ) -> StructureTest:
     """How much does the model gain when the layout of what is left is kept?
 
@@ -79,6 +93,7 @@ def structure_test(
         shares: shares of the cells that are removed, increasing, at least two.
         rng: bound to the samples' ids, else row numbers are the ids; each sample has one random order.
         on_step: progress in evaluations.
+        work: keeps and shares out samples over processes.
 
     Raises:
         ValueError: the players form no grid, or the shares do not increase within [0, 1].
@@ -93,19 +108,26 @@ def structure_test(
     row, column = cells // grid[1] - (grid[0] - 1) / 2, cells % grid[1] - (grid[1] - 1) / 2
     edge_first = (-(row / grid[0]).square() - (column / grid[1]).square()).argsort(stable=True).argsort()
     counts = torch.tensor([int(share * n + 1e-9) for share in shares])
-    done, found = 0, []
-    for k, name in enumerate(ids.tolist()):
-        random = rng.at([name]).child("structure").bits((1, n))[0].argsort(dim=-1, stable=True).argsort()
-        ranks = torch.stack([random, edge_first])
-        keep = (ranks[:, None, :] >= counts[None, :, None]).flatten(0, 1)
-        game = ModelGame(model, x[k], masker, logit(0))
-        with evaluating(model), torch.no_grad():
-            z = torch.cat([model(game.masked(part)).cpu() for part in torch.split(keep, game.batch_size)])
-        answer = z.argmax(1) if z.shape[1] > 1 else (z[:, 0] > 0).long()
-        found.append((answer == int(y[k])).double().view(2, -1))
-        done += len(keep)
-        on_step(done, len(x) * len(keep))
-    right, at = torch.stack(found), torch.tensor(shares, dtype=torch.float64)
+    each = 2 * len(shares)
+
+    def compute(rows: Tensor, tell: OnStep) -> dict[str, Tensor]:
+        found = []
+        for place, k in enumerate(rows.tolist()):
+            random = rng.at(ids[k : k + 1]).child("structure").bits((1, n))[0].argsort(dim=-1, stable=True).argsort()
+            ranks = torch.stack([random, edge_first])
+            keep = (ranks[:, None, :] >= counts[None, :, None]).flatten(0, 1)
+            game = ModelGame(model, x[k], masker, logit(0))
+            with evaluating(model), torch.no_grad():
+                z = torch.cat([model(game.masked(part)).cpu() for part in torch.split(keep, game.batch_size)])
+            answer = z.argmax(1) if z.shape[1] > 1 else (z[:, 0] > 0).long()
+            found.append((answer == int(y[k])).double().view(2, -1))
+            tell(each * (place + 1), each * len(rows))
+            on_step(each * (k + 1), each * len(x))
+        return {"right": torch.stack(found)}
+
+    key = f"{n}|{grid}|{tuple(shares)}|{rng.seed}"
+    right = work.map("structure", ids, compute, chunk=CHUNK, key=key)["right"]
+    at = torch.tensor(shares, dtype=torch.float64)
 
     def area(rows: Tensor) -> Tensor:
         accuracy = rows.mean(0)
@@ -113,7 +135,7 @@ def structure_test(
 
     chance = Stream(rng.seed).child("structure", "bootstrap")
     random_curve, layout_curve = (bootstrap(right[:, which], rng=chance) for which in (0, 1))
-    return StructureTest(at, random_curve, layout_curve, bootstrap(right, rng=chance, statistic=area), done)
+    return StructureTest(at, random_curve, layout_curve, bootstrap(right, rng=chance, statistic=area), each * len(x))
 
 
 def gap_test(

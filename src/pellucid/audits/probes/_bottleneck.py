@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import torch
@@ -11,39 +10,32 @@ from torch import Tensor
 
 from pellucid.core import (
     ALONE,
-    Advice,
-    Axis,
-    Curve,
     Effort,
-    Exhibit,
     Finding,
-    Heatmap,
-    Line,
     Masker,
-    Measure,
     Need,
-    OnStep,
+    PellucidError,
     Players,
     Provenance,
     Stream,
     Subject,
     Work,
     bootstrap,
-    number,
-    numbers,
+    nearest,
 )
 from pellucid.explain import (
     FULL,
+    OFFICIAL,
     QUICK,
-    BottleneckSpectrum,
     SpectrumSettings,
     bottleneck,
     cost_bottleneck,
     cost_signed_order_curve,
+    exact_bottleneck,
     fit_bottleneck,
     signed_order_curve,
 )
-from pellucid.games import ModelGame, log_odds, pair_interactions, table
+from pellucid.games import VALUES, ValueOf
 
 from .. import _levels
 from .._players import (
@@ -61,10 +53,16 @@ from .._players import (
     value_in_words,
 )
 from .._samples import draw, ids_of
-from .._wording import brief, count
-from ._order_exhibits import omega_curves, pairs_on_images, theory_line
+from .._wording import count
+from ._order_exhibits import omega_curves
 from ._pairs import pair_exhibits
 from ._signed_orders import ORDER_CAUTIONS, signed_finding
+from ._spectra import FEWEST, Spectrum, advice_on, center, exhibits, in_words, judged, maps, measures
+from ._structure import cost_structure, structure_finding
+
+PRESETS = {"quick": QUICK, "full": FULL, "official": OFFICIAL}
+UNITS = {"log_odds": "log odds", "log_probability": "log probability", "logit": "logit"}
+"""Values of the authors' code, and their units."""
 
 COARSE, FINE = 8, 16
 """Cells per side for images up to 64 pixels, and above."""
@@ -72,130 +70,247 @@ COARSE, FINE = 8, 16
 EXACT_SAMPLES = {"quick": 16, "full": 32}
 FALLBACK_SAMPLES, FALLBACK_LEAST, FALLBACK_BINS = 16, 4, 10
 FALLBACK_PERMUTATIONS, FALLBACK_MOST = 20, 100
-FEWEST = 8
-"""Samples below which nothing is concluded about the model."""
-
-MIDDLE = (0.2, 0.8)
 MOST_FEATURES = 256
-
-
-@dataclass(frozen=True)
-class _Spectrum:
-    """Interaction strength by order, sampled or exact; all `(M,)` but `per_sample (N, M)`."""
-
-    ratios: Tensor
-    strength: Tensor
-    low: Tensor
-    high: Tensor
-    floor: Tensor
-    relative: Tensor
-    relative_low: Tensor
-    relative_high: Tensor
-    per_sample: Tensor
-    evaluations: int
-    method: str
-    maps: tuple[Exhibit, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """What a spectrum says: is there a bottleneck (None: cannot be told), where, how deep and why; the doubt if any."""
-
-    found: bool | None
-    middle: int
-    depth: float
-    why: str
-    doubt: str = ""
 
 
 @final
 @dataclass(frozen=True)
 class Bottleneck:
-    """The order spectrum with its noise floor; the signed size curve where the budget does not reach."""
+    """The order spectrum with its noise floor; the signed size curve where the budget does not reach.
 
-    name: str = "bottleneck"
-    question: str = "Does the model combine input parts in simple, middle or complex contexts?"
+    Args:
+        settings: "quick", "full" or "official" (the authors' measurement, 44 million evaluations), or
+            `explain.SpectrumSettings`: measured whole or not at all. "auto": the richest that the budget pays, up to
+            "full". A table of few features is measured exactly; the settings then choose the samples alone.
+        grid: cells per side, or 3x4 rows and columns. If not given, 8 for images up to 64 pixels and 16 above, and 16
+            for "official".
+        normalize: what the relative strength divides by: "measured", the mean over the measured orders, or "uniform",
+            over the range of orders. If not given, as the settings say.
+        only_correct: leave out samples that the model classifies wrongly. If not given, as the settings say.
+        value: the score that is explained: log_odds, log_probability or logit of the class.
+
+    Raises:
+        ValueError: a setting that is none of these.
+    """
+
+    name: str = field(default="bottleneck", repr=False)
+    question: str = field(
+        default="Does the model combine input parts in simple, middle or complex contexts?", repr=False
+    )
+    settings: str | SpectrumSettings = field(default="auto", kw_only=True)
+    grid: int | tuple[int, int] | None = field(default=None, kw_only=True)
+    normalize: str | None = field(default=None, kw_only=True)
+    only_correct: bool | None = field(default=None, kw_only=True)
+    value: str = field(default="log_odds", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.settings, str):
+            _one_of("settings", self.settings, ("auto", *PRESETS))
+        if self.normalize is not None:
+            _one_of("normalize", self.normalize, ("measured", "uniform"))
+        _one_of("value", self.value, tuple(UNITS))
+        sides = self.grid if isinstance(self.grid, tuple) else (self.grid,)
+        if any(side is not None and side < 2 for side in sides):
+            raise ValueError(f"grid must have at least 2 cells per side, got {self.grid}")
 
     def need(self, subject: Subject, *, effort: Effort) -> Need:
         """The spectrum for what is wanted; the signed size curve for the least."""
-        players = _players(subject)
+        players = self._players(subject)
         if isinstance(players, str):
             return Need(0, 0, skip=players)
         total = len(subject)
+        beside = cost_structure(subject, effort)
         if _is_exact(players):
             one = 2**players.count + 1
-            n = min(EXACT_SAMPLES[effort], total)
+            n = min(EXACT_SAMPLES[effort] if self.settings == "auto" else self._most.samples, total)
             return Need(
                 min(FALLBACK_LEAST, total) * one,
                 n * one,
                 memory=8 * 8 * 2**players.count,
                 remark=f"measures fewer than {n} samples",
             )
+        if self.settings != "auto":
+            whole = self._cost(players, subject, self._most)
+            return Need(whole, whole + beside, memory=64 * 2**20, remark="the structure test is left out")
         least = min(FALLBACK_LEAST, total) * _fallback_cost(players.count)
-        first = _spectrum_cost(players, subject, QUICK)
+        first = self._cost(players, subject, self._with(QUICK))
         if effort == "quick":
             each, n = (FALLBACK_PERMUTATIONS, FEWEST) if is_large(subject) else (FALLBACK_MOST, FALLBACK_SAMPLES)
             look = min(n, total) * _fallback_cost(players.count, each)
             wanted, remark = max(least, min(first, look)), f"the signed size curve; the spectrum needs {first:,}"
         else:
-            wanted = max(least, _spectrum_cost(players, subject, FULL))
+            wanted = max(least, self._cost(players, subject, self._most))
             remark = f"fewer samples, pairs or contexts; below {first:,} the signed size curve stands in"
-        return Need(least, wanted, memory=64 * 2**20, remark=remark)
+        return Need(least, wanted + beside, memory=64 * 2**20, remark=remark)
 
     def __call__(self, subject: Subject, budget: int, rng: Stream, *, work: Work = ALONE) -> list[Finding]:
-        """Answer in one finding."""
-        players = _players(subject)
+        """Answer in one finding, and in a second one what a kept layout is worth to the model."""
+        players = self._players(subject)
         assert isinstance(players, Players)  # else `need` skips
-        masker = _masker(subject)
+        masker = self._masker(subject)
+        found = [self._order_finding(subject, players, masker, budget, rng, work)]
+        left = budget - found[0].provenance.evaluations
+        if structure := structure_finding(self.name, subject, masker, left, rng.child("structure"), work):
+            found.append(structure)
+        return found
+
+    def _order_finding(
+        self, subject: Subject, players: Players, masker: Masker, budget: int, rng: Stream, work: Work
+    ) -> Finding:
         if _is_exact(players):
-            n = min(EXACT_SAMPLES["full"], len(subject), budget // (2**players.count + 1))
-            part = subject.take(draw(subject, n, rng=rng.child("samples")))
-            return [self._finding(part, players, _exact(part, masker, rng, work), rng)]
-        most = min(FULL.samples, len(subject))
-        settings = fit_bottleneck(players, budget - most, samples=len(subject))
-        if settings is None:
-            return [self._fallback(subject, masker, players, budget, rng, work)]
-        part = subject.take(draw(subject, settings.samples, rng=rng.child("samples")))
+            n = min(self._most.samples, len(subject), budget // (2**players.count + 1))
+            part, dropped = self._drawn(subject, n, rng)
+            return self._finding(part, players, self._exact(part, masker, rng, work), dropped, rng)
+        looks = min(self._most.samples, len(subject))
+        fitted: SpectrumSettings | None = self._most
+        if self.settings == "auto":
+            fitted = fit_bottleneck(players, budget - looks, samples=len(subject), most=self._most)
+        if fitted is None:
+            return self._fallback(subject, masker, players, budget, rng, work)
+        part, dropped = self._drawn(subject, min(fitted.samples, len(subject)), rng)
+        return self._finding(part, players, self._sampled(part, masker, fitted, rng, work), dropped, rng)
+
+    def _drawn(self, subject: Subject, n: int, rng: Stream) -> tuple[Subject, int]:
+        """Return the samples to measure, and how many were left out because the model classifies them wrongly."""
+        part = subject.take(draw(subject, n, rng=rng.child("samples")))
+        if not self._most.only_correct or part.labels is None:
+            return part, 0
+        right = (answers(part) == part.labels).nonzero()[:, 0]
+        if not len(right):
+            raise PellucidError(
+                f"the model classifies none of the {count(n, 'sample')} correctly; --set "
+                "bottleneck.only_correct=false takes wrong ones too"
+            )
+        return part.take(right), n - len(right)
+
+    # -- what is measured -------------------------------------------------------------------------------------------
+
+    @property
+    def _most(self) -> SpectrumSettings:
+        """The richest settings that are wanted."""
+        chosen = FULL if self.settings == "auto" else self.settings
+        return self._with(PRESETS[chosen] if isinstance(chosen, str) else chosen)
+
+    def _with(self, settings: SpectrumSettings) -> SpectrumSettings:
+        if self.normalize is not None:
+            settings = replace(settings, normalize=self.normalize)  # type: ignore[arg-type]
+        if self.only_correct is not None:
+            settings = replace(settings, only_correct=self.only_correct)
+        return settings
+
+    @property
+    def _value(self) -> ValueOf:
+        return VALUES[self.value]
+
+    def _players(self, subject: Subject) -> Players | str:
+        """Return the players of the first input, or why there are none."""
+        if is_image(subject):
+            height, width = subject.inputs.shape[2:]
+            if height * width < 4:
+                return f"images of {height} x {width} pixels have too few parts to combine"
+            rows, columns = self._cells(subject)
+            if rows > height or columns > width:
+                return f"images of {height} x {width} pixels are smaller than the grid of {rows} x {columns} cells"
+            return self._masker(subject)(subject.inputs[0])
+        if subject.inputs.ndim != 2:
+            return f"inputs of shape {tuple(subject.inputs.shape[1:])} are neither images nor rows of a table"
+        n = len(feature_players(subject))
+        kinds = kind_of_players(subject)
+        if n < 4:
+            return f"{count(n, 'feature', kinds)} make too few orders to compare; at least 4 are needed"
+        if n > MOST_FEATURES:
+            return f"{n} {kinds} are too many players; choose or group them to at most {MOST_FEATURES}"
+        return self._masker(subject)(subject.inputs[0])
+
+    def _cells(self, subject: Subject) -> tuple[int, int]:
+        """Return rows and columns: those that were asked for, else the settings', else as the images' size wants."""
+        height, width = subject.inputs.shape[2:]
+        asked = self.grid if self.grid is not None else self._most.grid
+        if asked is None:
+            side = FINE if is_large(subject) else COARSE
+            return min(side, height), min(side, width)
+        return asked if isinstance(asked, tuple) else (asked, asked)
+
+    def _masker(self, subject: Subject) -> Masker:
+        return cells(subject, self._cells(subject)) if is_image(subject) else features(subject)
+
+    def _cost(self, players: Players, subject: Subject, settings: SpectrumSettings) -> int:
+        """Return the evaluations of a whole spectrum, with one look at each sample's answer."""
+        samples = min(settings.samples, len(subject))
+        return cost_bottleneck(players, replace(settings, samples=samples)) + samples
+
+    def _sampled(
+        self, subject: Subject, masker: Masker, settings: SpectrumSettings, rng: Stream, work: Work
+    ) -> Spectrum:
         result = bottleneck(
-            part.model,
-            part.inputs,
-            _classes(part),
+            subject.model,
+            subject.inputs,
+            _classes(subject),
             masker,
-            settings=settings,
-            rng=rng.child("spectrum").at(part.ids),
+            settings=replace(settings, only_correct=False),  # done
+            value=self._value,
+            rng=rng.child("spectrum").at(subject.ids),
             work=work,
         )
-        return [self._finding(part, players, _sampled(part, result, settings.contexts), rng)]
+        pairs, unit = result.pairs.shape[1], UNITS[self.value]
+        sharing = "shared contexts" if settings.pairs is None else "contexts of its own"
+        return Spectrum(
+            ratios=result.ratios,
+            strength=result.strength,
+            low=result.low,
+            high=result.high,
+            floor=result.floor,
+            relative=result.relative,
+            relative_low=result.relative_low,
+            relative_high=result.relative_high,
+            per_sample=result.per_sample,
+            evaluations=result.evaluations,
+            method=f"{pairs} neighboring pairs per sample, {settings.contexts} {sharing} per pair and order",
+            unit=unit,
+            normalize=result.normalize,
+            effective=result.effective_players(),
+            maps=maps(subject, result, unit),
+        )
 
-    def _finding(self, subject: Subject, players: Players, s: _Spectrum, rng: Stream) -> Finding:
-        reading = _read(s)
-        judged = _levels.bottleneck(reading.found, reading.why)
-        return Finding(
-            probe=self.name,
-            name="bottleneck",
-            question=self.question,
-            answer=_answer(s, reading),
-            measure=_center(s, rng.child("center")),
-            level=judged.level,
-            reason=judged.reason,
-            advice=_advice(reading),
-            measures=tuple(_measures(s, reading)),
-            exhibits=(*_exhibits(s, players), *omega_curves(subject)),
-            provenance=Provenance(
-                seed=0,
-                evaluations=s.evaluations + _looked(subject),
-                sample_ids=ids_of(subject),
-                settings={
-                    "players": players_in_words(subject, players),
-                    "absent players": absence_in_words(subject),
-                    "value": value_in_words(subject),
-                    "method": s.method,
-                    "normalize": "mean over the measured orders",
-                    "interval": "bootstrap over samples, 1000 draws, 95%",
-                },
-            ),
-            references=("arXiv:2111.06236",),
-            cautions=ORDER_CAUTIONS,
+    def _exact(self, subject: Subject, masker: Masker, rng: Stream, work: Work) -> Spectrum:
+        """Measure every pair in every context, from the whole table of each sample's game."""
+        chosen = self._most
+        result = exact_bottleneck(
+            subject.model,
+            subject.inputs,
+            _classes(subject),
+            masker,
+            normalize=chosen.normalize,
+            value=self._value,
+            rng=rng.child("spectrum").at(subject.ids),
+            work=work,
+        )
+        # Rounding is no interaction: without this an additive model would have a spectrum of rounding errors.
+        found = result.per_sample
+        values = torch.where(found >= _levels.FLOORS_NEEDED * result.floor_per_sample, found, 0.0)
+        weights = result.weights
+        strength = bootstrap(values, rng=rng.child("strength"))
+        relative = bootstrap(
+            values, rng=rng.child("strength"), statistic=lambda rows: rows.mean(0) / (rows.mean(0) * weights).sum()
+        )
+        unit, names = UNITS[self.value], player_names(subject, None, 0)
+        shown = pair_exhibits(names, result.pairs, result.interactions, result.ratios, unit=unit)
+        return Spectrum(
+            ratios=result.ratios,
+            strength=strength.value,
+            low=strength.low,
+            high=strength.high,
+            floor=torch.zeros_like(result.floor),
+            relative=relative.value,
+            relative_low=relative.low,
+            relative_high=relative.high,
+            per_sample=values,
+            evaluations=result.evaluations,
+            method="exact: every pair in every context; a strength within rounding counts as 0",
+            unit=unit,
+            normalize=chosen.normalize,
+            effective=result.effective_players() if bool(values.any()) else None,
+            maps=shown if bool(values.any()) else (),
         )
 
     def _fallback(
@@ -213,62 +328,68 @@ class Bottleneck:
             part.inputs,
             _classes(part),
             masker,
+            value=self._value,
             permutations=permutations,
             bins=FALLBACK_BINS,
             rng=rng.child("signed").at(part.ids),
             work=work,
         )
-        needed = _spectrum_cost(players, subject, QUICK)
         return signed_finding(
             self.name,
             self.question,
             part,
             players,
             curve,
-            needed=needed,
+            unit=UNITS[self.value],
+            needed=self._cost(players, subject, self._with(QUICK)),
             looked=_looked(part),
             rng=rng.child("interval"),
         )
 
+    def _finding(self, subject: Subject, players: Players, s: Spectrum, dropped: int, rng: Stream) -> Finding:
+        reading = judged(s)
+        level = _levels.bottleneck(reading.found, reading.why)
+        chosen = self._most.only_correct and subject.labels is not None
+        left_out = f" Of {len(subject) + dropped} samples {dropped} were left out: the model classifies them wrongly."
+        return Finding(
+            probe=self.name,
+            name="bottleneck",
+            question=self.question,
+            answer=in_words(s, reading) + (left_out if chosen else ""),
+            measure=center(s, rng.child("center")),
+            level=level.level,
+            reason=level.reason,
+            advice=advice_on(subject, reading),
+            measures=tuple(measures(s, reading)),
+            exhibits=(*exhibits(s, players), *omega_curves(subject)),
+            provenance=Provenance(
+                seed=0,
+                evaluations=s.evaluations + _looked(subject) + (len(subject) + dropped if chosen else 0),
+                sample_ids=ids_of(subject),
+                settings={
+                    "players": players_in_words(subject, players),
+                    "absent players": absence_in_words(subject),
+                    "value": value_in_words(subject, UNITS[self.value]),
+                    "method": s.method,
+                    "normalize": "mean over the measured orders"
+                    if s.normalize == "measured"
+                    else "mean over the range of orders, by the trapezoid rule",
+                    "interval": "bootstrap over samples, 1000 draws, 95%",
+                    "samples": f"{len(subject)}, correctly classified ones only" if chosen else len(subject),
+                },
+            ),
+            references=("arXiv:2111.06236",),
+            cautions=ORDER_CAUTIONS,
+        )
 
-# -- what it costs ------------------------------------------------------------------------------------------------
 
-
-def _players(subject: Subject) -> Players | str:
-    """Return the players of the first input, or why there are none."""
-    if is_image(subject):
-        height, width = subject.inputs.shape[2:]
-        if height * width < 4:
-            return f"images of {height} x {width} pixels have too few parts to combine"
-        return _masker(subject)(subject.inputs[0])
-    if subject.inputs.ndim != 2:
-        return f"inputs of shape {tuple(subject.inputs.shape[1:])} are neither images nor rows of a table"
-    n = len(feature_players(subject))
-    kinds = kind_of_players(subject)
-    if n < 4:
-        return f"{count(n, 'feature', kinds)} make too few orders to compare; at least 4 are needed"
-    if n > MOST_FEATURES:
-        return f"{n} {kinds} are too many players; choose or group them to at most {MOST_FEATURES}"
-    return _masker(subject)(subject.inputs[0])
-
-
-def _masker(subject: Subject) -> Masker:
-    if not is_image(subject):
-        return features(subject)
-    height, width = subject.inputs.shape[2:]
-    side = FINE if is_large(subject) else COARSE
-    return cells(subject, (min(side, height), min(side, width)))
+def _one_of(setting: str, given: str, known: tuple[str, ...]) -> None:
+    if given not in known:
+        raise ValueError(f"there is no {setting} {given!r}; {nearest(given, known)}known are {', '.join(known)}")
 
 
 def _is_exact(players: Players) -> bool:
     return players.grid is None and players.count <= MOST_EXACT
-
-
-def _spectrum_cost(players: Players, subject: Subject, settings: SpectrumSettings) -> int:
-    """Return the evaluations of the quick or full spectrum, with one look at each sample's answer."""
-    fitted = fit_bottleneck(players, 10**12, samples=len(subject), most=settings)
-    assert fitted is not None  # that budget pays for everything
-    return cost_bottleneck(players, fitted) + min(FULL.samples, len(subject))
 
 
 def _fallback_cost(n_players: int, permutations: int = FALLBACK_PERMUTATIONS) -> int:
@@ -282,259 +403,3 @@ def _classes(subject: Subject) -> Tensor:
 
 def _looked(subject: Subject) -> int:
     return len(subject) if subject.labels is None else 0
-
-
-# -- the spectrum -------------------------------------------------------------------------------------------------
-
-
-def _sampled(subject: Subject, result: BottleneckSpectrum, contexts: int) -> _Spectrum:
-    pairs = result.pairs.shape[1]
-    return _Spectrum(
-        ratios=result.ratios,
-        strength=result.strength,
-        low=result.low,
-        high=result.high,
-        floor=result.floor,
-        relative=result.relative,
-        relative_low=result.relative_low,
-        relative_high=result.relative_high,
-        per_sample=result.per_sample,
-        evaluations=result.evaluations,
-        method=f"{pairs} neighboring pairs per sample, {contexts} shared contexts per pair and order",
-        maps=_maps(subject, result),
-    )
-
-
-def _exact(subject: Subject, masker: Masker, rng: Stream, work: Work) -> _Spectrum:
-    """Measure every pair in every context, from the whole table of each sample's game."""
-    classes = _classes(subject)
-
-    def compute(rows: Tensor, on_step: OnStep) -> dict[str, Tensor]:
-        k = int(rows)  # one sample is one chunk
-        game = ModelGame(subject.model, subject.inputs[k], masker, log_odds(int(classes[k])))
-        worth = table(game, on_step=on_step)
-        measured = pair_interactions(worth)
-        # Four values of deviation d, half a unit in the last place, differ by sqrt(2 / pi) * 2 d without interaction.
-        rounding = (2 / math.pi) ** 0.5 * torch.finfo(game.dtype).eps * float(worth.abs().max())
-        found = measured.values.abs().mean(0)
-        strength = torch.where(found >= _levels.FLOORS_NEEDED * rounding, found, 0.0)
-        return {"strength": strength[None], "pairs": measured.pairs[None], "every": measured.values[None]}
-
-    measured = work.map("bottleneck", subject.ids, compute, chunk=1, key="exact")
-    values, spent = measured["strength"], len(subject) * 2 ** masker(subject.inputs[0]).count
-    orders = values.shape[1]
-    ratios = torch.arange(orders, dtype=torch.float64) / max(1, orders - 1)
-    strength = bootstrap(values, rng=rng.child("strength"))
-    relative = bootstrap(values, rng=rng.child("strength"), statistic=lambda rows: rows.mean(0) / rows.mean())
-    names = player_names(subject, None, 0)
-    return _Spectrum(
-        ratios=ratios,
-        strength=strength.value,
-        low=strength.low,
-        high=strength.high,
-        floor=torch.zeros(orders, dtype=torch.float64),
-        relative=relative.value,
-        relative_low=relative.low,
-        relative_high=relative.high,
-        per_sample=values,
-        evaluations=spent,
-        method="exact: every pair in every context; a strength within rounding counts as 0",
-        maps=pair_exhibits(names, measured["pairs"], measured["every"], ratios) if bool(values.any()) else (),
-    )
-
-
-def _read(s: _Spectrum) -> _Reading:
-    """Apply the rule: the middle below half of both ends, intervals apart, nothing lost in the noise floor."""
-    inside = ((s.ratios >= MIDDLE[0] - 1e-9) & (s.ratios <= MIDDLE[1] + 1e-9)).nonzero()[:, 0]
-    ends = torch.tensor([0, len(s.ratios) - 1])
-    middle = int(inside[s.strength[inside].argmin()]) if len(inside) else len(s.ratios) // 2
-    weaker = float(s.strength[ends].min())
-    depth = float(s.strength[middle]) / weaker if weaker > 0 else math.nan
-    if not float(s.strength.max()) > 0:
-        return _Reading(False, middle, math.nan, "The model uses no pair interactions, so there is nothing to compare.")
-    compared = torch.cat([ends, torch.tensor([middle])])
-    lost = s.strength[compared] < _levels.FLOORS_NEEDED * s.floor[compared]
-    if bool(lost.any()):
-        where = ", ".join(f"{float(r):.0%}" for r in s.ratios[compared[lost]])
-        return _Reading(
-            None,
-            middle,
-            depth,
-            f"At {where} of the other parts present the strength is below {_levels.FLOORS_NEEDED:g} times the noise "
-            "floor: with so few contexts it cannot be told from noise, and no conclusion is drawn.",
-            "The weakest of these are too close to the noise floor for a conclusion.",
-        )
-    rule = (
-        f"The rule: weakest between {MIDDLE[0]:.0%} and {MIDDLE[1]:.0%} of the other parts, below "
-        f"{_levels.DEPTH_OF_BOTTLENECK:g} times both ends, intervals apart, above the noise floor."
-    )
-    deep = depth < _levels.DEPTH_OF_BOTTLENECK
-    shallow = f"The middle is {brief(depth)} times the weaker end"
-    if deep and not bool((s.high[middle] < s.low[ends]).all()):
-        known = bool(s.low[compared].isfinite().all())
-        trouble = "their intervals overlap" if known else "one sample gives no intervals"
-        doubt = f"That looks like a bottleneck, but {trouble}, so more samples must decide."
-        return _Reading(None, middle, depth, f"{shallow}, but {trouble}. {rule}", doubt)
-    if len(s.per_sample) < FEWEST:
-        few = count(len(s.per_sample), "sample")
-        return _Reading(None, middle, depth, f"{shallow}, on {few} only. {rule}", f"{few} cannot speak for the model.")
-    return _Reading(deep, middle, depth, f"{shallow}. {rule}")
-
-
-# -- words --------------------------------------------------------------------------------------------------------
-
-
-def _answer(s: _Spectrum, reading: _Reading) -> str:
-    if not float(s.strength.max()) > 0:
-        measured = "" if "exact" in s.method else " at the measured orders"
-        single = ": its score is a sum of single parts" if "exact" in s.method else ""
-        return f"The model uses no interactions between pairs of input parts{measured}{single}."
-    first, last = float(s.relative[0]), float(s.relative[-1])
-    shape = (
-        f"Interactions of two parts have {brief(first)} times the average strength when all others are absent, "
-        f"{brief(float(s.relative[reading.middle]))} times with {float(s.ratios[reading.middle]):.0%} of them present, "
-        f"and {brief(last)} times with all present."
-    )
-    if reading.found is None:
-        return f"{shape} {reading.doubt}"
-    if reading.found:
-        return (
-            "The model combines parts in very small and in nearly complete contexts and hardly in between: a "
-            f"bottleneck. {shape}"
-        )
-    strongest = float(s.ratios[int(s.relative.argmax())])
-    side = "simple contexts" if strongest < MIDDLE[0] else "nearly complete contexts"
-    lead = "contexts of middle size" if MIDDLE[0] <= strongest <= MIDDLE[1] else side
-    return f"The model combines parts most in {lead}; there is no bottleneck between. {shape}"
-
-
-def _advice(reading: _Reading) -> Advice | None:
-    if reading.found is None:
-        return Advice(
-            text="Spend more evaluations on this question alone: more samples narrow the intervals, and more contexts "
-            "lower the noise floor.",
-            command="pellucid audit MODEL DATA --probe bottleneck --budget 1000000",
-        )
-    if reading.found:
-        return Advice(
-            text="A bottleneck is usual in trained networks. Compare it with a model trained otherwise: reliance on "
-            "few parts goes along with robustness, reliance on complete contexts with the layout of the object.",
-            command="pellucid compare RUN_A RUN_B",
-        )
-    return None
-
-
-# -- numbers and pictures -----------------------------------------------------------------------------------------
-
-
-def _center(s: _Spectrum, rng: Stream) -> Measure:
-    """Return the strength-weighted mean order: one number per sample that two models can be compared on."""
-    total = s.per_sample.sum(1)
-    centers = torch.where(total > 0, (s.per_sample * s.ratios).sum(1) / total, torch.nan)
-    known = centers[centers.isfinite()]
-    name, label = "mean_order", "mean share of the other parts present, weighted by interaction strength"
-    if not len(known):
-        return Measure(name=name, label=label, value=None)
-    interval = bootstrap(known, rng=rng)
-    return Measure(
-        name=name,
-        label=label,
-        value=number(interval.value),
-        low=number(interval.low),
-        high=number(interval.high),
-        usual=f"{brief(float(s.ratios.mean()))} if all measured orders were equally strong",
-        samples=numbers(centers),
-    )
-
-
-def _measures(s: _Spectrum, reading: _Reading) -> list[Measure]:
-    measures = [
-        Measure(
-            name="bottleneck_depth",
-            label="weakest middle strength over the weaker end's",
-            value=number(reading.depth),
-            usual="below 0.5 is a bottleneck",
-        )
-    ]
-    for k, ratio in enumerate(s.ratios.tolist()):
-        measures.append(
-            Measure(
-                name=f"interaction_strength[{ratio:.2f}]",
-                label=f"interaction strength with {ratio:.0%} of the other parts present",
-                value=number(s.strength[k]),
-                low=number(s.low[k]),
-                high=number(s.high[k]),
-                unit="log odds",
-                samples=numbers(s.per_sample[:, k]),
-            )
-        )
-    return measures
-
-
-def _exhibits(s: _Spectrum, players: Players) -> tuple[Exhibit, ...]:
-    x = numbers(s.ratios)
-    axis = Axis("share of the other parts present", "%")
-    mean = float(s.strength.mean())
-    floor = _levels.FLOORS_NEEDED * s.floor
-    noisy = bool((s.floor > 0).any())
-    relative = [
-        Line(
-            name="relative strength",
-            x=x,
-            y=numbers(s.relative),
-            low=numbers(s.relative_low),
-            high=numbers(s.relative_high),
-        ),
-        Line(name="average", x=(x[0], x[-1]), y=(1.0, 1.0), role="reference"),
-    ]
-    if mean > 0:
-        relative.append(theory_line(s.ratios, s.relative, players.count))
-    strength = [Line(name="strength", x=x, y=numbers(s.strength), low=numbers(s.low), high=numbers(s.high))]
-    if noisy:
-        name = f"{_levels.FLOORS_NEEDED:g} x noise floor"
-        strength.append(Line(name=name, x=x, y=numbers(floor), role="noise"))
-        if mean > 0:
-            relative.append(Line(name=name, x=x, y=numbers(floor / mean), role="noise"))
-    return (
-        Curve(
-            title="Relative interaction strength by order",
-            x=axis,
-            y=Axis("strength / mean strength"),
-            lines=tuple(relative),
-            caption="1 is the average order. Left: two parts alone; right: two parts with all others present. "
-            "Inside the band a value cannot be told from sampling noise. The theory curve is an idealization: how "
-            "strongly each order would be learned if different contexts pulled independently.",
-        ),
-        Curve(
-            title="Interaction strength by order",
-            x=axis,
-            y=Axis("mean |interaction|", "log odds"),
-            lines=tuple(strength),
-            caption="The same without normalization: this is the one to compare between models.",
-        ),
-        *s.maps,
-    )
-
-
-def _maps(subject: Subject, result: BottleneckSpectrum) -> tuple[Exhibit, ...]:
-    """Return where interactions are strong: on the grid for contexts of three sizes, or by pairs of features."""
-    if result.grid is None:
-        names = player_names(subject, None, result.n_players)
-        return pair_exhibits(names, result.pairs, result.interactions, result.ratios)
-    rows, columns = result.grid
-    orders = result.orders.tolist()
-    chosen = [orders[0], orders[len(orders) // 2], orders[-1]]
-    heat = tuple(
-        Heatmap(
-            title=f"Where parts interact, {order / (result.n_players - 2):.0%} of the others present",
-            rows=tuple(str(r + 1) for r in range(rows)),
-            columns=tuple(str(c + 1) for c in range(columns)),
-            values=tuple(numbers(line) for line in result.pairs_heatmap(order)),
-            row_label="row of the grid",
-            column_label="column",
-            unit="log odds",
-            caption="Mean strength of the measured pairs that each cell is part of, over all samples.",
-        )
-        for order in sorted(set(chosen))
-    )
-    return (*heat, *pairs_on_images(subject, result))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import torch
@@ -72,19 +72,33 @@ BARS = 12
 @final
 @dataclass(frozen=True)
 class Concepts:
-    """Exact Harsanyi concepts of a few samples, and how much of the output few of them explain."""
+    """Exact Harsanyi concepts of a few samples, and how much of the output few of them explain.
 
-    name: str = "concepts"
-    question: str = "Is a prediction made of few combinations of input parts?"
+    Args:
+        grid: rows and columns of cells of an image, such as 3x4, at most 12 cells in all. If not given, 3x4, and fewer
+            for large images where the budget is short.
+
+    Raises:
+        ValueError: too few or too many cells.
+    """
+
+    name: str = field(default="concepts", repr=False)
+    question: str = field(default="Is a prediction made of few combinations of input parts?", repr=False)
+    grid: tuple[int, int] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.grid is not None and not (min(self.grid) >= 1 and 2 <= math.prod(self.grid) <= MOST_EXACT):
+            raise ValueError(f"grid must have 2 to {MOST_EXACT} cells, got {self.grid[0]} x {self.grid[1]}")
 
     def need(self, subject: Subject, *, effort: Effort) -> Need:
         """All coalitions of at least four samples (or of all, if there are fewer)."""
-        players = _count(subject, GRID)
+        players = _count(subject, self.grid or GRID)
         if isinstance(players, str):
             return Need(0, 0, skip=players)
         wanted = _cost(players, min(WANTED[effort], len(subject)))
         least = _cost(players, min(LEAST, len(subject)))
-        if is_large(subject):
+        thinner = is_large(subject) and self.grid is None
+        if thinner:
             least = _cost(math.prod(LARGE_QUICK_GRID), min(LEAST, len(subject)))
             wanted = least if effort == "quick" else wanted
         return Need(
@@ -92,13 +106,13 @@ class Concepts:
             wanted,
             memory=(2**players) * 8 * 12,
             remark=f"explains fewer than {min(WANTED[effort], len(subject))} samples"
-            + (f", on a grid of {LARGE_QUICK_GRID[0]} x {LARGE_QUICK_GRID[1]} cells" if is_large(subject) else ""),
+            + (f", on a grid of {LARGE_QUICK_GRID[0]} x {LARGE_QUICK_GRID[1]} cells" if thinner else ""),
         )
 
     def __call__(self, subject: Subject, budget: int, rng: Stream, *, work: Work = ALONE) -> list[Finding]:
         """Answer in one finding."""
-        grid = GRID
-        if is_large(subject) and budget < _cost(math.prod(GRID), min(LEAST, len(subject))):
+        grid = self.grid or GRID
+        if is_large(subject) and self.grid is None and budget < _cost(math.prod(GRID), min(LEAST, len(subject))):
             grid = LARGE_QUICK_GRID
         n_players = _count(subject, grid)
         assert isinstance(n_players, int)  # else `need` skips

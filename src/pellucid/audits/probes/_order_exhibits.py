@@ -13,14 +13,41 @@ from .._players import is_image
 from .._samples import picture
 
 PAIRS_DRAWN = 3
+SMALLEST = 1e-6
+"""Least value that is drawn on a logarithmic axis: the theory falls to 1e-38 for 256 parts."""
 
 
-def theory_line(ratios: Tensor, relative: Tensor, n_players: int) -> Line:
-    """Return how strongly each order would be learned in theory, scaled to the first measured order."""
-    theory = learning_strength(n_players, (ratios * (n_players - 2)).round().long())
-    scaled = theory / theory[0] * relative[0]
-    name = f"theory for {n_players} parts, from the first order"
-    return Line(name=name, x=numbers(ratios), y=numbers(scaled), role="reference")
+def log_curve(ratios: Tensor, relative: Tensor, n_players: int, effective: int | None) -> Curve:
+    """Return the measured curve and the theory's on a logarithmic axis, all as multiples of their first order."""
+    x, lowest = numbers(ratios), 1.0
+
+    def theory(n: int) -> Tensor:
+        nonlocal lowest
+        values = learning_strength(n, ratios * (n - 2)) if n != n_players else learning_strength(n, orders)
+        lowest = min(lowest, float((values / values[0]).min()))
+        return values / values[0]
+
+    orders = (ratios * (n_players - 2)).round().long()
+    start = float(relative[0]) or 1.0
+    lines = [Line(name="measured", x=x, y=_drawn(relative / start))]
+    lines.append(Line(name=f"theory for {n_players} parts", x=x, y=_drawn(theory(n_players)), role="reference"))
+    best = ""
+    if effective is not None and effective != n_players:
+        lines.append(Line(name=f"theory for {effective} parts", x=x, y=_drawn(theory(effective)), role="reference"))
+        best = f" With {effective} parts it comes closest to the measured one; that number describes a shape only."
+    hidden = f" Values below {SMALLEST:g} are not drawn: the theory falls to {lowest:.0e}." if lowest < SMALLEST else ""
+    return Curve(
+        title="Measured curve and theory",
+        x=Axis("share of the other parts present", "%"),
+        y=Axis("strength / strength of the first order", scale="log"),
+        lines=tuple(lines),
+        caption="The theory is an idealization, not a measurement: how strongly each order would be learned if the "
+        f"gradients of different contexts were unrelated.{hidden}{best}",
+    )
+
+
+def _drawn(values: Tensor) -> tuple[float | None, ...]:
+    return tuple(v if v is not None and v >= SMALLEST else None for v in numbers(values))
 
 
 def omega_curves(subject: Subject) -> tuple[Curve, ...]:
@@ -48,7 +75,7 @@ def omega_curves(subject: Subject) -> tuple[Curve, ...]:
     )
 
 
-def pairs_on_images(subject: Subject, result: BottleneckSpectrum) -> tuple[Gallery, ...]:
+def pairs_on_images(subject: Subject, result: BottleneckSpectrum, unit: str) -> tuple[Gallery, ...]:
     """Return the first image with the pairs that interact most on it, in contexts of three sizes."""
     if result.grid is None:
         return ()
@@ -63,6 +90,6 @@ def pairs_on_images(subject: Subject, result: BottleneckSpectrum) -> tuple[Galle
         Gallery(
             title="Pairs that interact most on one image",
             pictures=tuple(pictures),
-            caption="Of the measured pairs of the first sample; the number is the interaction in log odds.",
+            caption=f"Of the measured pairs of the first sample; the number is the interaction in {unit}.",
         ),
     )

@@ -18,6 +18,8 @@ def pair_exhibits(
     pairs: Int[Tensor, "samples pairs 2"],
     interactions: Float[Tensor, "samples pairs orders"],
     ratios: Float[Tensor, " orders"],
+    *,
+    unit: str,
 ) -> tuple[Exhibit, ...]:
     """Return the strongest pairs as a table, and all pairs as a matrix where their names fit.
 
@@ -26,6 +28,7 @@ def pair_exhibits(
         pairs: measured pairs of each sample.
         interactions: their interactions at each order.
         ratios: orders as shares of the other players.
+        unit: of the interactions.
     """
     n = len(names)
     i, j = pairs.reshape(-1, 2).sort(1).values.T
@@ -58,7 +61,7 @@ def pair_exhibits(
             )
             for p in top
         ),
-        caption="Mean |interaction| in log odds over the samples in which the pair was measured; the mean strength is "
+        caption=f"Mean |interaction| in {unit} over the samples in which the pair was measured; the mean strength is "
         "over all measured orders.",
     )
     if n > MOST_NAMES:
@@ -70,7 +73,7 @@ def pair_exhibits(
         rows=names,
         columns=names,
         values=tuple(numbers(row) for row in square),
-        unit="log odds",
+        unit=unit,
         caption="Mean |interaction| of each pair over samples and orders; empty where no sample measured the pair.",
     )
     return matrix, table

@@ -40,6 +40,7 @@ def signed_finding(
     players: Players,
     curve: SignedCurve,
     *,
+    unit: str = "log odds",
     needed: int,
     looked: int,
     rng: Stream,
@@ -51,6 +52,7 @@ def signed_finding(
         subject: the samples of the curve.
         players: of one sample.
         curve: what was measured.
+        unit: of the score.
         needed: evaluations that the full spectrum would take.
         looked: evaluations spent besides the curve.
         rng: chance of the bootstrap.
@@ -64,7 +66,7 @@ def signed_finding(
     interval = bootstrap(share, rng=rng)
     answer = (
         f"The order spectrum needs {needed:,} evaluations and was not measured. This is the signed size curve, in "
-        f"which interactions of opposite sign cancel: of a score gain of {brief(total)} log odds, single "
+        f"which interactions of opposite sign cancel: of a score gain of {brief(total)} {unit}, single "
         f"parts add {brief(alone)} and interactions {brief(total - alone)}"
     )
     if bool(interval.low.isfinite()):
@@ -88,7 +90,7 @@ def signed_finding(
             value=number(interval.value),
             low=number(interval.low),
             high=number(interval.high),
-            unit="log odds",
+            unit=unit,
             samples=numbers(share),
         ),
         level="watch",
@@ -102,7 +104,7 @@ def signed_finding(
             Curve(
                 title="What each range of orders adds (signed)",
                 x=Axis("share of the other parts present", "%"),
-                y=Axis("added to the score", "log odds"),
+                y=Axis("added to the score", unit),
                 lines=(
                     Line(
                         name="interactions",
@@ -128,7 +130,7 @@ def signed_finding(
             settings={
                 "players": players_in_words(subject, players),
                 "absent players": absence_in_words(subject),
-                "value": value_in_words(subject),
+                "value": value_in_words(subject, unit),
                 "method": "signed size curve from nested coalitions",
                 "orders": ", ".join(f"{a}-{b - 1}" for a, b in pairwise(edges)),
                 "interval": "bootstrap over samples, 1000 draws, 95%",
