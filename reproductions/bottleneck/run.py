@@ -23,7 +23,7 @@ wish = parser.parse_args()
 RESULTS = Path(__file__).resolve().parent / "results"
 RECIPES = {
     "b": ["standard-cifar10"],
-    "c": ["standard-cifar10", "low-order-cifar10", "middle-order-cifar10", "high-order-cifar10"],
+    "c": ["standard-cifar10", "low-order-cifar10", "high-order-cifar10", "middle-order-cifar10"],
 }
 
 
