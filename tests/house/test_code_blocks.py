@@ -73,9 +73,9 @@ SESSION = [
     if block.mark.startswith(("file:", "run")) or (block.language == "python" and not block.mark)
 ]
 
-# Runs in a process of its own: the blocks of a page, one after the other.
+# Runs in a process of its own: some pages, each in a folder of its own, their blocks one after the other.
 _RUNNER = """
-import contextlib, io, json, re, shlex, sys
+import contextlib, io, json, os, re, shlex, sys
 from pathlib import Path
 
 def plain(text):
@@ -97,15 +97,18 @@ def run(code, where, wanted):
         _, found, rest = rest.partition(plain(part))
         assert found == plain(part), f"{where}: not printed:\\n{part}\\nbut:\\n{said.getvalue()}"
 
-for where, language, mark, code in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
-    if mark.startswith("file:"):
-        file = Path(mark.removeprefix("file:").strip())
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(code, encoding="utf-8")
-    elif language == "console":
-        run(code, where, int(mark.partition("exit code ")[2] or 0))
-    else:
-        exec(compile(code, where, "exec"), globals())
+for folder, session in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
+    os.chdir(folder)
+    space = {"__name__": "__main__"}
+    for where, language, mark, code in session:
+        if mark.startswith("file:"):
+            file = Path(mark.removeprefix("file:").strip())
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(code, encoding="utf-8")
+        elif language == "console":
+            run(code, where, int(mark.partition("exit code ")[2] or 0))
+        else:
+            exec(compile(code, where, "exec"), space)
 """
 
 
@@ -115,15 +118,21 @@ def test_python_blocks_are_python(block: Block) -> None:
     assert not block.mark or re.fullmatch(r"(parsed only|file): .+", block.mark), "say why the block is not run"
 
 
-@pytest.mark.parametrize("page", sorted({block.page for block in SESSION}), ids=lambda page: page.name)
-def test_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
-    session = [(name(block), block.language, block.mark, block.code) for block in SESSION if block.page == page]
-    plan = tmp_path / "session.json"
-    plan.write_text(json.dumps(session), encoding="utf-8")
-    (tmp_path / "work").mkdir()
+RUN = sorted({block.page for block in SESSION})
+GROUPS = [RUN[k::4] for k in range(4)]  # a process per page would spend most of its time on importing torch
+
+
+@pytest.mark.parametrize("pages", GROUPS, ids=lambda pages: "+".join(page.stem for page in pages))
+def test_blocks_of_pages_run(pages: list[Path], tmp_path: Path) -> None:
+    plan = []
+    for page in pages:
+        (folder := tmp_path / page.stem).mkdir()
+        session = [(name(block), block.language, block.mark, block.code) for block in SESSION if block.page == page]
+        plan.append((str(folder), session))
+    (tmp_path / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", _RUNNER, str(plan)],
-        cwd=tmp_path / "work",
+        [sys.executable, "-W", "error", "-c", _RUNNER, str(tmp_path / "plan.json")],
+        cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
         text=True,
