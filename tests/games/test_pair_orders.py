@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from pellucid.core import BudgetError, Players, Stream
 from pellucid.games import (
     Counted,
+    PairOrders,
     TableGame,
     cost_pair_orders,
     interaction_strength,
@@ -335,3 +336,15 @@ def test_strength_of_majority_of_five(rng):
     strength = strength_of(pair_orders(game, [torch.arange(5)], range(4), contexts=3, rng=rng)).values
     assert_close(strength, torch.tensor([0.0, 1, 1, 0], dtype=torch.float64))
     assert_close(strength / strength.mean(), torch.tensor([0.0, 2, 2, 0], dtype=torch.float64))
+
+
+def test_the_error_of_a_strength_counts_groups_where_pairs_of_a_group_are_alike(rng):
+    pairs = torch.cat([torch.combinations(4 * k + torch.arange(4)) for k in range(10)])
+    level = rng.child("groups").normal((10, 2), dtype=torch.float64).repeat_interleave(6, 0)
+    values = 5 + level + 0.1 * rng.child("pairs").normal((60, 2), dtype=torch.float64)
+    found = PairOrders(values, 0 * values, 0 * values, pairs, (0, 1), 0)
+    grouped = strength_of(found, group_sizes=[4] * 10).stderr
+    assert_close(grouped, values.view(10, 6, 2).mean(1).std(0) / sqrt(10))
+    assert bool((grouped > 2 * strength_of(found).stderr).all())
+    single = strength_of(found, group_sizes=[2] * 60).stderr  # pairs by themselves are independent
+    assert_close(single, strength_of(found).stderr)

@@ -148,7 +148,10 @@ class PairOrders:
 
     @property
     def square(self) -> Float[Tensor, "pairs orders *b"]:
-        """Unbiased estimates of the squared interactions: value**2 - stderr**2; may be negative."""
+        """Estimates of the squared interactions, value**2 - stderr**2; may be negative.
+
+        Unbiased where each pair has contexts of its own; nearly so where pairs share them, from about 20 contexts on.
+        """
         return self.values.square() - self.stderr.square()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import comb
 
 import torch
 from torch import Tensor
@@ -13,12 +14,25 @@ from ._games import cost_of
 from ._pair_orders import PairOrders, cost_pair_orders, neighbor_blocks, pair_orders
 
 
-def strength_of(orders: PairOrders) -> Estimate:
-    """Return S^m = mean over pairs of |I^m(i,j)|, `(M, *b)`; its error counts pairs as independent."""
+def strength_of(orders: PairOrders, *, group_sizes: Sequence[int] | None = None) -> Estimate:
+    """Return S^m = mean over pairs of |I^m(i,j)|, `(M, *b)`, with its standard error over the choice of pairs.
+
+    Args:
+        orders: what was measured.
+        group_sizes: players of each group that `pair_orders` was given. Pairs of a group share players and contexts, so
+            the error is the larger of that among pairs and that among groups; without it pairs count as independent.
+    """
     strength = orders.values.abs()
-    pairs = len(strength)
+    pairs, mean = len(strength), strength.mean(0)
     error = strength.std(0, correction=1) / pairs**0.5 if pairs > 1 else orders.stderr[0]
-    return Estimate(strength.mean(0), error, orders.evaluations, orders.floor.mean(0))
+    if group_sizes is not None and len(group_sizes) > 1:
+        lengths = torch.tensor([comb(size, 2) for size in group_sizes])
+        member = torch.arange(len(lengths)).repeat_interleave(lengths).to(strength.device)
+        sums = torch.zeros(len(lengths), *mean.shape, dtype=strength.dtype, device=strength.device)
+        sums.index_add_(0, member, strength - mean)
+        among = (sums.square().sum(0) * len(lengths) / (len(lengths) - 1)).sqrt() / pairs
+        error = torch.maximum(error, among)
+    return Estimate(mean, error, orders.evaluations, orders.floor.mean(0))
 
 
 def interaction_strength(
@@ -43,7 +57,8 @@ def interaction_strength(
         on_step: progress in evaluations.
 
     Returns:
-        Values `(M, *b)`, with `floor` the strength that sampling noise alone would show.
+        Values `(M, *b)`, with `floor` the strength that sampling noise alone would show. One group says nothing about
+        other groups: its error counts pairs as independent and is too small for pairs elsewhere.
 
     Raises:
         BudgetError: the budget does not pay two contexts per pair.
@@ -69,4 +84,5 @@ def interaction_strength(
     # Enumerating replaces drawing when contexts pass the number there is, so the cost is not quite monotone.
     while cost(low) > budget:
         low -= 1
-    return strength_of(pair_orders(game, groups, orders, contexts=low, rng=rng, on_step=on_step))
+    found = pair_orders(game, groups, orders, contexts=low, rng=rng, on_step=on_step)
+    return strength_of(found, group_sizes=sizes)
