@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from xml.etree import ElementTree
 
 import safetensors.torch
 import torch
 from torch import nn
 
-from pellucid import Subject, audit, models
+from pellucid import Subject, audit, check, models, reports
 from pellucid.core import ModelError, RunFolder, Stream, write_atomic, write_json
 from pellucid.data import synthetic_images
 from pellucid.data._fetch import fetch
@@ -106,13 +107,18 @@ class Scenario:
 # -- reports ------------------------------------------------------------------------------------------------------
 
 
-def report(seed: int) -> Report:
+def subject(seed: int) -> Subject:
     images = synthetic_images(12, rng=Stream(seed), classes=3, size=6)
     with Stream(seed).forked():
         model = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
-    return audit(Subject(model, images.inputs, images.labels), probes=["accuracy"], seed=seed)
+    return Subject(model, images.inputs, images.labels)
 
 
+def report(seed: int) -> Report:
+    return audit(subject(seed), probes=["accuracy"], seed=seed)
+
+
+SUBJECT = subject(0)
 OLD, NEW = report(0), report(1)
 
 
@@ -122,6 +128,20 @@ def report_found(folder: Path) -> str:
     if not page.rstrip().endswith("</html>"):
         return "half a page"
     return {0: "old", 1: "new"}[int(loaded.settings["seed"])]
+
+
+def checked(folder: Path, seed: int) -> None:
+    """What `pellucid check --out --junit --markdown` writes."""
+    done = check(SUBJECT, "accuracy >= 0%", seed=seed, out=folder / "check")
+    write_atomic(folder / "junit.xml", reports.junit(done))
+    write_atomic(folder / "summary.md", reports.markdown(done))
+
+
+def check_found(folder: Path) -> str:
+    ElementTree.parse(folder / "junit.xml")
+    if "accuracy" not in (folder / "summary.md").read_text(encoding="utf-8"):
+        return "half a summary"
+    return report_found(folder / "check")
 
 
 def first_found(folder: Path) -> str:
@@ -254,6 +274,7 @@ SCENARIOS = {
     "report": Scenario(
         lambda f: void(OLD.save(f)), lambda f: void(NEW.save(f)), report_found, lambda f: void(NEW.save(f))
     ),
+    "check": Scenario(lambda f: checked(f, 0), lambda f: checked(f, 1), check_found, lambda f: checked(f, 1)),
     "first-report": Scenario(
         nothing, lambda f: void(NEW.save(f / "r")), lambda f: first_found(f / "r"), lambda f: void(NEW.save(f / "r"))
     ),

@@ -16,7 +16,16 @@ import pytest
 from pellucid.cli import main
 from pellucid.reports import Report
 
-STEPS = {"checkpoint": 12, "download": 3, "export": 6, "first-report": 12, "first-run": 8, "manifest": 3, "output": 3}
+STEPS = {
+    "check": 20,
+    "checkpoint": 12,
+    "download": 3,
+    "export": 6,
+    "first-report": 12,
+    "first-run": 8,
+    "manifest": 3,
+    "output": 3,
+}
 STEPS["report"] = 12
 
 
