@@ -49,6 +49,16 @@ def test_a_deep_middle_is_a_bottleneck_only_with_intervals_apart(s, found, words
     assert words in _spectra.in_words(s, reading)
 
 
+def test_no_bottleneck_is_not_concluded_while_any_order_is_lost_in_the_noise():
+    s = spectrum([4, 2.5, 3, 2.5, 4])
+    s.floor[2] = 2.0  # the weakest orders stand out, a stronger one between them does not
+    reading = _spectra.judged(s)
+    assert reading.found is None
+    assert "At 50% of the other parts" in reading.why
+    s.floor[2] = 1.0
+    assert _spectra.judged(s).found is False
+
+
 @pytest.mark.parametrize(
     ("strength", "lead"),
     [

@@ -80,7 +80,9 @@ def judged(s: Spectrum) -> Reading:
     depth = float(s.strength[middle]) / weaker if weaker > 0 else math.nan
     if not float(s.strength.max()) > 0:
         return Reading(False, middle, math.nan, "The model uses no pair interactions, so there is nothing to compare.")
-    compared = torch.cat([ends, torch.tensor([middle])])
+    deep = depth < _levels.DEPTH_OF_BOTTLENECK
+    # Without a bottleneck the claim is about all orders: one lost in the noise could be weak, or not be the strongest.
+    compared = torch.cat([ends, torch.tensor([middle])]) if deep else torch.arange(len(s.ratios))
     lost = s.strength[compared] < _levels.FLOORS_NEEDED * s.floor[compared]
     if bool(lost.any()):
         where = ", ".join(f"{float(r):.0%}" for r in s.ratios[compared[lost]])
@@ -96,7 +98,6 @@ def judged(s: Spectrum) -> Reading:
         f"The rule: weakest between {MIDDLE[0]:.0%} and {MIDDLE[1]:.0%} of the other parts, below "
         f"{_levels.DEPTH_OF_BOTTLENECK:g} times both ends, intervals apart, above the noise floor."
     )
-    deep = depth < _levels.DEPTH_OF_BOTTLENECK
     shallow = f"The middle is {brief(depth)} times the weaker end"
     if deep and not bool((s.high[middle] < s.low[ends]).all()):
         known = bool(s.low[compared].isfinite().all())
