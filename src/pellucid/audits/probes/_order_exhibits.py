@@ -13,6 +13,9 @@ from .._players import is_image
 from .._samples import picture
 
 PAIRS_DRAWN = 3
+EFFECTIVE = (4, 64)
+"""Numbers of parts that `BottleneckSpectrum.effective_players` tries."""
+
 SMALLEST = 1e-6
 """Least value that is drawn on a logarithmic axis: the theory falls to 1e-38 for 256 parts."""
 
@@ -33,8 +36,11 @@ def log_curve(ratios: Tensor, relative: Tensor, n_players: int, effective: int |
     lines.append(Line(name=f"theory for {n_players} parts", x=x, y=_drawn(theory(n_players)), role="reference"))
     best = ""
     if effective is not None and effective != n_players:
-        lines.append(Line(name=f"theory for {effective} parts", x=x, y=_drawn(theory(effective)), role="reference"))
+        lines.append(Line(name=f"theory for {effective} parts", x=x, y=_drawn(theory(effective))))
         best = f" With {effective} parts it comes closest to the measured one; that number describes a shape only."
+        if effective in EFFECTIVE:
+            best = f" Of {EFFECTIVE[0]} to {EFFECTIVE[1]} parts {effective} come closest, the end of that range; the "
+            best += "number describes a shape only."
     hidden = f" Values below {SMALLEST:g} are not drawn: the theory falls to {lowest:.0e}." if lowest < SMALLEST else ""
     return Curve(
         title="Measured curve and theory",
