@@ -55,6 +55,7 @@ def test_no_bottleneck_is_not_concluded_while_any_order_is_lost_in_the_noise():
     reading = _spectra.judged(s)
     assert reading.found is None
     assert "At 50% of the other parts" in reading.why
+    assert "times the average" not in _spectra.in_words(s, reading)  # no number from within the noise
     s.floor[2] = 1.0
     assert _spectra.judged(s).found is False
 
@@ -169,7 +170,7 @@ def test_wrong_samples_are_left_out_and_counted():
     assert f"Of 6 samples {6 - right} were left out" in finding.answer
     assert len(finding.provenance.sample_ids) == right
     wrong = subject.take((subject.logits().argmax(1) != subject.labels).nonzero()[:, 0])
-    with pytest.raises(PellucidError, match="classifies none of the .* correctly"):
+    with pytest.raises(PellucidError, match=r"classifies none of the .* correctly"):
         Bottleneck(settings=SMALL, grid=4, only_correct=True)(wrong, 10**6, Stream(0))
 
 

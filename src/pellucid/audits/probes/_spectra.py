@@ -62,13 +62,17 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a spectrum says: is there a bottleneck (None: cannot be told), where, how deep and why; the doubt if any."""
+    """What a spectrum says: is there a bottleneck (None: cannot be told), where, how deep and why; the doubt if any.
+
+    `lost` says that numbers which matter are lost in the noise: the answer then quotes none.
+    """
 
     found: bool | None
     middle: int
     depth: float
     why: str
     doubt: str = ""
+    lost: bool = False
 
 
 def judged(s: Spectrum) -> Reading:
@@ -92,7 +96,8 @@ def judged(s: Spectrum) -> Reading:
             depth,
             f"At {where} of the other parts present the strength is below {_levels.FLOORS_NEEDED:g} times the noise "
             "floor: with so few contexts it cannot be told from noise, and no conclusion is drawn.",
-            "The weakest of these are too close to the noise floor for a conclusion.",
+            f"With {where} of the other parts present interactions are too close to the noise floor for a conclusion.",
+            lost=True,
         )
     rule = (
         f"The rule: weakest between {MIDDLE[0]:.0%} and {MIDDLE[1]:.0%} of the other parts, below "
@@ -126,7 +131,7 @@ def in_words(s: Spectrum, reading: Reading) -> str:
         f"and {brief(last)} times with all present."
     )
     if reading.found is None:
-        return f"{shape} {reading.doubt}"
+        return reading.doubt if reading.lost else f"{shape} {reading.doubt}"
     if reading.found:
         return (
             "The model combines parts in very small and in nearly complete contexts and hardly in between: a "
