@@ -20,6 +20,7 @@ from pellucid.games import (
     log_probability,
     logit,
     margin,
+    noise_floor,
     others,
     output,
     probability,
@@ -230,3 +231,18 @@ def test_integer_inputs_report_the_precision_of_the_model():
 
     assert ModelGame(nn.Embedding(4, 3).double(), torch.tensor([1, 2]), Tokens(0), logit(0)).dtype == torch.float64
     assert ModelGame(lambda ids: ids.float(), torch.tensor([1, 2]), Tokens(0), logit(0)).dtype == torch.float32
+
+
+def test_a_game_is_as_precise_as_the_coarsest_of_its_parts():
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 2).bfloat16()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(x.bfloat16()).float()
+
+    game = ModelGame(Inner(), torch.ones(3), Features(fill="zero"), logit(0))
+    assert game.dtype == torch.bfloat16
+    least = torch.finfo(torch.bfloat16).eps / 2 * float(table(game).abs().min())
+    assert noise_floor(game, rng=Stream(0)) > least  # repetition alone would show nothing

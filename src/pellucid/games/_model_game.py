@@ -107,11 +107,11 @@ class ModelGame:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision the model computes in, taken from the input; for integers from the model's parameters."""
-        if self._x.is_floating_point():
-            return self._x.dtype
+        """The precision the model computes in: the coarsest of its input and its parameters."""
         parameters = self.model.parameters() if isinstance(self.model, nn.Module) else ()
-        return next((p.dtype for p in parameters if p.is_floating_point()), torch.get_default_dtype())
+        known = {self._x.dtype, *(parameter.dtype for parameter in parameters)}
+        floating = [kind for kind in known if kind.is_floating_point]
+        return max(floating, key=lambda kind: torch.finfo(kind).eps, default=torch.get_default_dtype())
 
     def _as_bits(self) -> tuple[Tensor, Tensor] | None:
         """Return the bits in which the input differs from the baseline, and the baseline's, where that pays.
