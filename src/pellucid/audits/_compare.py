@@ -257,6 +257,9 @@ def _change(d: Difference) -> str:
     return f"{brief(d.before.value)}{unit} to {brief(d.after.value)}{unit}"
 
 
+OWN_FLOORS = "Each model has a noise floor of its own: hold a curve against the floor of its model only."
+
+
 def _overlays(old: Finding, new: Finding, old_name: str, new_name: str) -> Iterator[Curve]:
     """Yield each curve that both findings have, with the lines of both in one picture."""
     others = {e.title: e for e in new.exhibits if isinstance(e, Curve)}
@@ -276,7 +279,15 @@ def _overlays(old: Finding, new: Finding, old_name: str, new_name: str) -> Itera
             *(_renamed(line, name, alone=False) for name, line in noise if line.role == "noise"),
             *shared,
         )
-        yield Curve(title=curve.title, x=curve.x, y=curve.y, lines=lines, bars=curve.bars, categories=curve.categories)
+        yield Curve(
+            title=curve.title,
+            x=curve.x,
+            y=curve.y,
+            lines=lines,
+            caption=OWN_FLOORS if any(line.role == "noise" for _, line in noise) else "",
+            bars=curve.bars,
+            categories=curve.categories,
+        )
 
 
 def _renamed(line: Line, model: str, *, alone: bool) -> Line:

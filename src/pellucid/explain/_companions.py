@@ -43,6 +43,7 @@ class StructureTest:
         random: accuracy `(S,)` when cells are removed in random order, with 95 % bootstrap intervals over samples.
         layout: the same when peripheral cells are removed first, so that the middle keeps its layout.
         area: the area between the two curves over the shares, layout minus random: how much a kept layout is worth.
+        per_sample: `(N,)`, the area of each sample; their mean is the area.
         evaluations: model evaluations spent.
     """
 
@@ -50,6 +51,7 @@ class StructureTest:
     random: Interval[Tensor]
     layout: Interval[Tensor]
     area: Interval[Tensor]
+    per_sample: Float[Tensor, " samples"]
     evaluations: int
 
 
@@ -135,7 +137,9 @@ def structure_test(
 
     chance = Stream(rng.seed).child("structure", "bootstrap")
     random_curve, layout_curve = (bootstrap(right[:, which], rng=chance) for which in (0, 1))
-    return StructureTest(at, random_curve, layout_curve, bootstrap(right, rng=chance, statistic=area), each * len(x))
+    areas = torch.trapezoid(right[:, 1] - right[:, 0], at)
+    whole = bootstrap(right, rng=chance, statistic=area)
+    return StructureTest(at, random_curve, layout_curve, whole, areas, each * len(x))
 
 
 def gap_test(

@@ -23,6 +23,10 @@ from pellucid.core import Axis, Curve, Heatmap, Line, Number, Picture, Table
 from . import _format
 
 SYMBOLS = ("circle", "rect", "triangle", "diamond")
+DASHES = ("dashed", "dotted", [8, 3, 2, 3])
+DASHED_KEYS = ("reference", "dotted", "dash-dot")
+"""Reference lines by their dashes, on the chart and in its legend."""
+
 SERIES = 6
 SHADES = 20
 MAX_ROWS = 200
@@ -138,23 +142,30 @@ def _mains(lines: Sequence[Line]) -> dict[int, int]:
 
 
 def _keys(curve: Curve) -> tuple[Key, ...]:
-    rank = _mains(curve.lines)
+    rank, own, dashes = _mains(curve.lines), _own_floors(curve.lines), _dashes(curve.lines)
     if len(curve.lines) == 1 and curve.lines[0].role == "main":
         return ()
-    return tuple(
-        Key(
-            line.name,
-            f"series-{rank[k] % SERIES}" if line.role == "main" else line.role,
-            _key_symbol(line, curve, rank.get(k, 0)),
-        )
-        for k, line in enumerate(curve.lines)
-    )
+
+    def key(k: int, line: Line) -> Key:
+        if k in own and not curve.bars:
+            return Key(line.name, f"series-{own[k] % SERIES}", "dotted")
+        style = f"series-{rank[k] % SERIES}" if line.role == "main" else line.role
+        return Key(line.name, style, _key_symbol(line, curve, rank.get(k, 0), dashes.get(k, 0)))
+
+    return tuple(key(k, line) for k, line in enumerate(curve.lines))
 
 
-def _key_symbol(line: Line, curve: Curve, rank: int) -> str:
+def _key_symbol(line: Line, curve: Curve, rank: int, dash: int) -> str:
     if curve.bars:
         return "bar" if line.role == "main" else "tick"
+    if line.role == "reference":
+        return DASHED_KEYS[dash % len(DASHED_KEYS)]
     return SYMBOLS[rank % len(SYMBOLS)] if line.role == "main" else line.role
+
+
+def _dashes(lines: Sequence[Line]) -> dict[int, int]:
+    """Return the kind of dash of each reference line: they are counted through."""
+    return {k: n for n, k in enumerate(k for k, line in enumerate(lines) if line.role == "reference")}
 
 
 def _scaled(values: Sequence[Number], axis: Axis) -> list[Number]:
@@ -222,12 +233,17 @@ def _lines(curve: Curve) -> dict[str, Any]:
     points = [_points(line, curve) for line in curve.lines]
     # Noise has no sign: where the curve has one, the floor reaches below zero too.
     signed = any(v is not None and v < 0 for line in curve.lines if line.role == "main" for v in line.y)
+    own, dashes = _own_floors(curve.lines), _dashes(curve.lines)
     series: list[dict[str, Any]] = []
     for k, (line, data) in enumerate(zip(curve.lines, points, strict=True)):
-        color = _color(rank[k]) if line.role == "main" else "$muted"
+        color = _color(rank[k]) if line.role == "main" else _color(own[k]) if k in own else "$muted"
         if line.role == "main" and line.low:
             series += _band(line.name, k, data, color)
         series.append(_line(line, k, data, color, SYMBOLS[rank.get(k, 0) % len(SYMBOLS)]))
+        if k in dashes:
+            series[-1]["lineStyle"]["type"] = DASHES[dashes[k] % len(DASHES)]
+        if k in own:
+            del series[-1]["areaStyle"]  # two bands would hide whose floor is whose
         if line.role == "noise" and signed:
             mirrored = [[p[0], None if p[1] is None else -p[1]] for p in data]
             series.append({**series[-1], "id": f"mirror-{k}", "data": mirrored, "tooltip": {"show": False}})
@@ -240,6 +256,13 @@ def _lines(curve: Curve) -> dict[str, Any]:
         "yAxis": _value_axis(curve.y, y, vertical=True),
         "series": series,
     }
+
+
+def _own_floors(lines: Sequence[Line]) -> dict[int, int]:
+    """Return whose noise floor each is, where several lines have one each: line of a floor to rank of its main line."""
+    floors = [k for k, line in enumerate(lines) if line.role == "noise"]
+    several = len(floors) > 1 and len(floors) == sum(line.role == "main" for line in lines)
+    return {k: n for n, k in enumerate(floors)} if several else {}
 
 
 def _line(line: Line, index: int, data: list[list[Number]], color: str, symbol: str) -> dict[str, Any]:
@@ -258,7 +281,6 @@ def _line(line: Line, index: int, data: list[list[Number]], color: str, symbol: 
         "z": 3,
     }
     if line.role == "reference":
-        options["lineStyle"]["type"] = "dashed"
         options["z"] = 2
     if line.role == "noise":
         options["lineStyle"] = {"color": color, "width": 1, "type": "dotted"}

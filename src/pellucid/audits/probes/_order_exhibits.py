@@ -36,7 +36,7 @@ def log_curve(ratios: Tensor, relative: Tensor, n_players: int, effective: int |
     lines.append(Line(name=f"theory for {n_players} parts", x=x, y=_drawn(theory(n_players)), role="reference"))
     best = ""
     if effective is not None and effective != n_players:
-        lines.append(Line(name=f"theory for {effective} parts", x=x, y=_drawn(theory(effective))))
+        lines.append(Line(name=f"theory for {effective} parts", x=x, y=_drawn(theory(effective)), role="reference"))
         best = f" With {effective} parts it comes closest to the measured one; that number describes a shape only."
         if effective in EFFECTIVE:
             best = f" Of {EFFECTIVE[0]} to {EFFECTIVE[1]} parts {effective} come closest, the end of that range; the "

@@ -71,6 +71,7 @@ def structure_finding(
             low=number(low),
             high=number(high),
             usual="0 if only the number of cells counts",
+            samples=numbers(test.per_sample),
         ),
         level="noted",
         reason="A description: networks of high orders gain more from a kept layout, which is neither good nor bad.",
