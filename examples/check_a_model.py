@@ -2,7 +2,9 @@
 
     python examples/check_a_model.py
 
-The same rules work on the command line: pellucid check fashion-standard fashion-mnist --requirements examples/pellucid.toml
+The same rules work on the command line:
+
+    pellucid check fashion-standard fashion-mnist --requirements examples/pellucid.toml
 """
 
 from __future__ import annotations

@@ -207,7 +207,9 @@ def test_scikit_learn_models_are_audited_end_to_end(kind, tmp_path):
     model = (
         ensemble.RandomForestClassifier(10, random_state=0)
         if kind == "forest"
-        else make_pipeline(StandardScaler(), MLPClassifier((16,), solver="lbfgs", max_iter=500, tol=1e-3, random_state=0))
+        else make_pipeline(
+            StandardScaler(), MLPClassifier((16,), solver="lbfgs", max_iter=500, tol=1e-3, random_state=0)
+        )
     )
     model.fit(np.asarray(train.inputs), np.asarray(train.labels))
     audited = pellucid.subject(model, "breast-cancer", samples=60)

@@ -355,4 +355,6 @@ def test_a_folder_that_is_not_ours_is_refused_and_left_alone(place, capsys):
 
 def test_options_that_commands_share_are_known_when_one_is_mistyped(place, capsys):
     assert "did you mean --samples?" in refused(capsys, "net.py:make", "d.npz", "--sampels", "3")
-    assert "--samples must be a whole number, got 'many'" in refused(capsys, "net.py:make", "d.npz", "--samples", "many")
+    assert "--samples must be a whole number, got 'many'" in refused(
+        capsys, "net.py:make", "d.npz", "--samples", "many"
+    )
