@@ -39,7 +39,7 @@ def test_calibration():
         (90, 90, 100, False, "watch"),
         (90, 30, 100, False, "weak"),
         (10, 10, 100, True, "watch"),
-        (0, 0, 100, True, "weak"),
+        (0, 0, 100, True, "watch"),
         (0, 0, 2, True, "watch"),
         (4, 0, 4, True, "watch"),  # few samples condemn no model
         (29, 0, 29, False, "watch"),

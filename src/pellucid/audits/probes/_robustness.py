@@ -174,7 +174,7 @@ class Robustness:
             measure=_robust_accuracy(made, made.reference, curve),
             level=judged.level,
             reason=judged.reason,
-            advice=_advice(subject, judged.level, failed),
+            advice=_advice(subject, judged.level, failed) if correct else _FIRST,
             measures=(
                 Measure(
                     name=f"attacked_sample_accuracy[{made.norm}]",
@@ -382,6 +382,9 @@ def _half_fooled(curve: RobustnessCurve) -> float | None:
     found = curve.smallest[curve.correct].sort().values
     middle = float(found[(len(found) - 1) // 2])
     return middle if middle < float("inf") else None
+
+
+_FIRST = Advice(text="See to the accuracy first: a model that is right on none of these samples has nothing to lose.")
 
 
 def _advice(subject: Subject, level: str, failed: list[Check]) -> Advice | None:
