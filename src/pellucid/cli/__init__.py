@@ -45,7 +45,7 @@ COMMANDS: dict[str, Command] = {
     "data verify": Command("_data:verify_data", "Check the files of a data set against their digests."),
     "recipes list": Command("_recipes:list_recipes", "List the training recipes that ship with Pellucid."),
     "recipes show": Command("_recipes:show_recipe", "Print a training recipe, as a file to start your own from."),
-    "probes list": Command("_probes:list_probes", "List the questions an audit can ask."),
+    "probes list": Command("_probes:list_probes", "List the questions an audit can ask, and their settings."),
     "doctor": Command("_doctor:doctor", "Check this installation and say what is missing."),
 }
 
