@@ -87,6 +87,23 @@ def test_roles_are_drawn_apart() -> None:
     assert parts["line-0"]["symbol"] != parts["line-3"]["symbol"]  # told apart without color
 
 
+def test_several_reference_lines_differ_in_their_dashes() -> None:
+    drawing = figures.chart(curve(line("m"), *(line(f"r{k}", role="reference") for k in range(3))))
+    kinds = [str(series(drawing)[f"line-{k}"]["lineStyle"]["type"]) for k in (1, 2, 3)]
+    assert len(set(kinds)) == 3
+    assert [key.symbol for key in drawing.keys] == ["circle", "reference", "dotted", "dash-dot"]
+
+
+def test_each_of_two_models_has_its_own_floor_in_its_own_color() -> None:
+    floors = (line("a's floor", role="noise"), line("b's floor", role="noise"))
+    drawing = figures.chart(curve(line("a"), line("b"), *floors))
+    parts = series(drawing)
+    for mine, floor in (("line-0", "line-2"), ("line-1", "line-3")):
+        assert parts[mine]["lineStyle"]["color"] == parts[floor]["lineStyle"]["color"]
+        assert "areaStyle" not in parts[floor]
+    assert [(key.style, key.symbol) for key in drawing.keys[2:]] == [("series-0", "dotted"), ("series-1", "dotted")]
+
+
 def test_noise_reaches_below_zero_where_the_curve_does() -> None:
     noise = line("n", (0.5, None, 0.1), role="noise")
     assert "mirror-1" not in series(figures.chart(curve(line(y=(0.0, 1.0, 2.0)), noise)))
