@@ -34,6 +34,7 @@ def test_the_finding_shows_omega_theory_and_the_strongest_pairs(subject):
     expected = order_weights(20, 0.5, 1.0)
     assert omega.lines[0].y == pytest.approx((expected / expected.max()).tolist())
     assert "on 20 parts" in omega.caption
+    assert "starts at no part also holds what parts add alone" in omega.caption
     compared = by_title["Measured curve and theory"]
     measured, theory, *_ = compared.lines
     assert (compared.y.scale, theory.name) == ("log", "theory for 64 parts")
@@ -42,6 +43,7 @@ def test_the_finding_shows_omega_theory_and_the_strongest_pairs(subject):
     assert "Values below 1e-06 are not drawn: the theory falls to 7e-10" in compared.caption
     gallery = by_title["Pairs that interact most on one image"]
     assert [picture.title.split(" ")[0] for picture in gallery.pictures] == ["0%", "50%", "100%"]
+    assert all("of the others present, noise " in picture.title for picture in gallery.pictures)
     assert all(len(mark.cells) == 2 for picture in gallery.pictures for mark in picture.marks)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pellucid.core import Axis, Curve, Gallery, Line, Mark, Subject, numbers
 from pellucid.explain import BottleneckSpectrum
-from pellucid.games import learning_strength, order_weights
+from pellucid.games import learning_strength, nested_sizes, order_weights
 
 from .._players import is_image
 from .._samples import picture
@@ -63,12 +63,13 @@ def omega_curves(subject: Subject) -> tuple[Curve, ...]:
         return ()
     grid, lines = objective["grid"], []
     cells = grid**2 if isinstance(grid, int) else grid[0] * grid[1]
-    n = cells if is_image(subject) else subject.inputs.shape[1]
+    n, alone = cells if is_image(subject) else subject.inputs.shape[1], False
     for part in (objective, *objective.get("also", ())):
         omega = order_weights(n, part["low"], part["high"])
+        alone = alone or nested_sizes(n, part["low"], part["high"])[0] == 0
         ratios = torch.arange(n - 1, dtype=torch.float64) / max(1, n - 2)
         name = f"{part['mode']} {part['low']:g} to {part['high']:g}"
-        lines.append(Line(name=name, x=numbers(ratios), y=numbers(omega / omega.max())))
+        lines.append(Line(name=name, x=numbers(ratios), y=numbers(omega / omega.max().clamp_min(1))))
     return (
         Curve(
             title="Orders that the training's order loss weighs",
@@ -76,7 +77,8 @@ def omega_curves(subject: Subject) -> tuple[Curve, ...]:
             y=Axis("weight / largest weight"),
             lines=tuple(lines),
             caption=f"The model was trained with an order loss on {n} parts. A range of orders also holds lower ones: "
-            "its weights are a tent with the peak at the range's lower end.",
+            "its weights are a tent with the peak at the range's lower end."
+            + (" A range that starts at no part also holds what parts add alone." if alone else ""),
         ),
     )
 
@@ -90,12 +92,14 @@ def pairs_on_images(subject: Subject, result: BottleneckSpectrum, unit: str) -> 
     for order in sorted({orders[0], orders[len(orders) // 2], orders[-1]}):
         pairs = result.strongest_pairs(order, sample=0, k=PAIRS_DRAWN)
         marks = tuple(Mark(cells=(i, j), weight=value, label=f"{value:+.2g}") for i, j, value in pairs)
-        title = f"{order / max(1, result.n_players - 2):.0%} of the others present"
+        noise = float(result.floor_per_sample[0, orders.index(order)])
+        title = f"{order / max(1, result.n_players - 2):.0%} of the others present, noise {noise:.1g}"
         pictures.append(picture(subject.inputs[0], bounds=subject.bounds, title=title, grid=result.grid, marks=marks))
     return (
         Gallery(
             title="Pairs that interact most on one image",
             pictures=tuple(pictures),
-            caption=f"Of the measured pairs of the first sample; the number is the interaction in {unit}.",
+            caption=f"Of the measured pairs of the first sample; the number is the interaction in {unit}, noise "
+            "what a pair without any would show on average.",
         ),
     )
