@@ -165,9 +165,9 @@ def test_bad_labels_ids_and_names_are_refused(model, images, labels):
         Subject(model, images, labels[:-1])
     with pytest.raises(DataError, match=r"got torch\.float32"):
         Subject(model, images, labels.float())
-    with pytest.raises(DataError, match="data has 2 classes but model tells 3 apart"):
+    with pytest.raises(DataError, match="data comes with 2 class names but model tells 3 classes apart"):
         Subject(model, images, labels, class_names=("cat", "dog"))
-    with pytest.raises(DataError, match="data has 4 classes but model tells 3 apart"):
+    with pytest.raises(DataError, match="data comes with 4 class names but model tells 3 classes apart"):
         Subject(model, images, labels.index_fill(0, torch.tensor([4]), 3), class_names=tuple("abcd"))
     with pytest.raises(DataError, match="two samples share one"):
         Subject(model, images, labels, ids=torch.zeros(20, dtype=torch.int64))

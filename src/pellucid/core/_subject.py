@@ -83,8 +83,8 @@ class Subject:
         classes = heard.first.shape[1]
         if self.class_names and len(self.class_names) != classes:
             raise DataError(
-                f"{self.data_name} has {len(self.class_names)} classes but {self.name} tells {classes} apart; "
-                "use the data the model was trained for"
+                f"{self.data_name} comes with {len(self.class_names)} class names but {self.name} tells {classes} "
+                "classes apart; use the data the model was trained for, or the names of its own classes"
             )
         if self.labels is not None:
             _check_labels(self.labels, ids, classes)
