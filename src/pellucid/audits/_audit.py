@@ -310,7 +310,9 @@ def _stamped(finding: Finding, seed: int, chosen: Mapping[str, object], command:
     provenance = msgspec.structs.replace(finding.provenance, seed=seed, versions=versions, settings=settings)
     advice = finding.advice
     if advice is not None and advice.command.startswith(_SUBJECT) and (asked := _subject_of(command)):
-        kept = "".join(f" --set {shlex.quote(change)}" for change in _changes_of(command, finding.probe))
+        kept = "".join(
+            f" --set {shlex.quote(change)}" for change in _changes_of(command, finding.probe, advice.command)
+        )
         again = "".join((asked[0], advice.command.removeprefix(_SUBJECT), kept, asked[1]))
         advice = msgspec.structs.replace(advice, command=again)
     return msgspec.structs.replace(finding, provenance=provenance, advice=advice)
@@ -331,7 +333,15 @@ def _subject_of(command: str) -> tuple[str, str] | None:
     return shlex.join(["pellucid", "audit", *words[2:4]]), "".join(f" {shlex.quote(word)}" for word in kept)
 
 
-def _changes_of(command: str, probe: str) -> list[str]:
-    """Return the changed settings of a probe in a command."""
-    words = shlex.split(command)
-    return [change for flag, change in pairwise(words) if flag == "--set" and change.startswith(f"{probe}.")]
+def _changes_of(command: str, probe: str, advised: str) -> list[str]:
+    """Return the changed settings of a probe in a command, but for those that the advised one chooses itself."""
+
+    def changes(words: list[str]) -> list[str]:
+        return [change for flag, change in pairwise(words) if flag == "--set"]
+
+    chosen = {change.partition("=")[0] for change in changes(shlex.split(advised))}
+    return [
+        change
+        for change in changes(shlex.split(command))
+        if change.startswith(f"{probe}.") and ".".join(change.partition("=")[0].split(".")[:2]) not in chosen
+    ]

@@ -149,7 +149,7 @@ def advice_on(subject: Subject, reading: Reading) -> Advice | None:
         return Advice(
             text="Spend more evaluations on this question alone: more samples narrow the intervals, and more contexts "
             "lower the noise floor.",
-            command="pellucid audit MODEL DATA --probe bottleneck --budget 1000000",
+            command="pellucid audit MODEL DATA --probe bottleneck --budget 1000000 --set bottleneck.settings=auto",
         )
     if not reading.found:
         return None
