@@ -208,8 +208,7 @@ def export_found(folder: Path) -> str:
     try:
         loaded = models.load(str(folder / "out" / "net.safetensors"))
     except ModelError as error:
-        # Two files cannot take their places in one step; what is torn is never taken for whole.
-        return "torn" if "export them again" in str(error) else str(error)
+        return str(error)
     assert loaded.card is not None
     return {1: "old", 2: "new"}[loaded.card.seed]
 

@@ -47,13 +47,13 @@ def test_an_earlier_result_survives(how: str, ended: set[str], tmp_path: Path) -
         assert {step["ended"] for step in steps[:-1]} <= ended, (name, steps)
         seen = [step["found"] for step in steps]
         earlier = {"first-report": "none", "first-run": "none", "download": "none"}.get(name, "old")
-        torn = {"torn"} if name == "export" else set()  # between two renames, which take no room on a disk
         assert seen[0] == earlier, (name, seen)
-        assert set(seen) <= {earlier, "new", *torn}, (name, seen)
+        assert set(seen) <= {earlier, "new"}, (name, seen)
         stopped = [step["found"] for step in steps if step["ended"] != "went on"]
-        assert stopped == sorted(stopped, key=[earlier, "torn", "new"].index), (name, seen)
-        assert seen.count("torn") <= 1, (name, seen)
-        assert {step["left"] for step in steps} == {0}, f"{name} leaves half-written files on a full disk"
+        assert stopped == sorted(stopped, key=[earlier, "new"].index), (name, seen)
+        # The card of an export waits beside its place when its rename failed after that of the weights.
+        left = sum(step["left"] for step in steps)
+        assert left <= (name == "export"), f"{name} leaves half-written files on a full disk"
         assert {step["again"] for step in steps} == {"new"}, (name, steps)
 
 

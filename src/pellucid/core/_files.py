@@ -6,6 +6,7 @@ so that a reader sees the old content or the new one, never half of it.
 
 from __future__ import annotations
 
+import glob
 import io
 import math
 import os
@@ -435,25 +436,33 @@ def write_atomic(path: PathLike, data: bytes | str) -> None:
 def write_together(files: Mapping[Path, bytes]) -> None:
     """Write files that belong together: all are on the disk before the first one takes its place.
 
-    So a full disk leaves all of them as they were. Only a process killed in the instant between two renames leaves some
-    new and some old; whoever reads them must notice that, as by a digest of one in the other.
+    So a full disk leaves all of them as they were. Only a process that ends in the instant between two renames leaves
+    some new and some old; the others wait beside their places then, and `staged` finds them.
 
     Raises:
         OSError: as `write_atomic`.
     """
-    staged = {_temporary(path): path for path in files}
+    waiting = {_temporary(path): path for path in files}
+    placed = 0
     try:
-        for temporary, path in staged.items():
+        for temporary, path in waiting.items():
             temporary.write_bytes(files[path])
             _sync_file(temporary)
-        for temporary, path in staged.items():
+        for temporary, path in waiting.items():
             temporary.replace(path)
+            placed += 1
     finally:
-        for temporary in staged:
+        for temporary in waiting if not placed else ():
             with suppress(FileNotFoundError):
                 temporary.unlink()
     for folder in {path.parent for path in files}:
         _sync_folder(folder)
+
+
+def staged(path: PathLike) -> list[Path]:
+    """Return what was written to take the place of `path` by processes that ended before it could."""
+    path = Path(path)
+    return sorted(near for near in path.parent.glob(f".{glob.escape(path.name)}.*.tmp") if is_leftover(near))
 
 
 def write_json(path: PathLike, obj: Any) -> None:

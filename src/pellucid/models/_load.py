@@ -11,7 +11,18 @@ from types import MappingProxyType
 
 import torch
 
-from pellucid.core import DataError, ModelError, Stream, first_line, nearest, path_kind, read_json, read_tensors, sniff
+from pellucid.core import (
+    DataError,
+    ModelError,
+    Stream,
+    first_line,
+    nearest,
+    path_kind,
+    read_json,
+    read_tensors,
+    sniff,
+    staged,
+)
 from pellucid.nn.models import build
 
 from ._card import Card
@@ -154,13 +165,22 @@ def _is_file(path: Path) -> bool:
 
 
 def _load_trained(weights: Path, device: torch.device) -> Loaded:
-    card: Card = read_json(weights.with_suffix(".json"), Card)
+    place = weights.with_suffix(".json")
+    card: Card = read_json(place, Card)
+    if _digest(weights) != card.sha256:
+        # An export that was stopped between its two files left the new card beside the old one.
+        waiting: list[Card] = [read_json(path, Card) for path in staged(place)]
+        card = next((other for other in waiting if other.sha256 == _digest(weights)), card)
     return _load_carded(card, weights, "export them again", device)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _load_carded(card: Card, path: Path, remedy: str, device: torch.device) -> Loaded:
     tensors = read_tensors(path)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != card.sha256:
+    if _digest(path) != card.sha256:
         raise ModelError(f"{path} is not the file its card describes (SHA-256 differs); {remedy}")
     settings = {key: value for key, value in card.architecture.items() if key != "kind"}
     with Stream(0).child("models", card.name).forked():
