@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
@@ -241,3 +243,16 @@ def test_the_plan_shows_what_each_probe_gets_and_why_not(subject, table):
 
 def test_the_pace_is_a_small_positive_number(subject):
     assert 0 < audits.seconds_per_evaluation(subject, patience=0.01) < 1
+
+
+def test_the_pace_counts_the_steps_of_attacks_where_they_are_slower(subject):
+    class Slow(nn.Module):
+        def forward(self, x):
+            if torch.is_grad_enabled():
+                time.sleep(0.05)
+            return x.flatten(1)[:, :3]
+
+    slow = replace(subject, model=Slow())
+    assert slow.differentiable
+    few = min(8, len(slow))
+    assert 0.025 / few <= audits.seconds_per_evaluation(slow, patience=0.01) < 0.25 / few

@@ -98,6 +98,8 @@ def test_plan_only_prints_the_plan(place, capsys):
     assert run("net.py:make", "d.npz", "--plan") == 0
     out = capsys.readouterr().out
     assert all(name in out for name in audits.PROBES)
+    assert "evaluations  about " in out
+    assert " of 400,000 evaluations, about " in out
     assert not (place / "runs").exists()
 
 

@@ -160,8 +160,8 @@ def _show_plan(subject: Subject, made: Plan) -> None:
     for note in subject.notes:
         say(f"note: {note}")
     say()
-    say(table(("probe", "evaluations", "at most", "memory", "remark"), rows))
-    say(f"in all {made.granted:,} of {made.budget:,} evaluations, at most {_duration(made.granted * pace)}\n")
+    say(table(("probe", "evaluations", "about", "memory", "remark"), rows))
+    say(f"in all {made.granted:,} of {made.budget:,} evaluations, about {_duration(made.granted * pace)}\n")
 
 
 def _duration(seconds: float) -> str:
