@@ -15,6 +15,9 @@ from pellucid.games import Features
 def spectrum(strength, spread=0.01, floor=0.0, samples=16):
     values = torch.tensor(strength, dtype=torch.float64)
     relative = values / values.mean()
+    signs = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(samples)[:samples, None]
+    known = spread if spread == spread else 0.0  # four times the standard error of 16 samples is the deviation
+    rows = values + 2 * known * signs * torch.tensor([-1.0, *[1.0] * (len(values) - 2), -1.0]) * (samples > 1)
     return _spectra.Spectrum(
         ratios=torch.linspace(0, 1, len(values), dtype=torch.float64),
         strength=values,
@@ -24,7 +27,8 @@ def spectrum(strength, spread=0.01, floor=0.0, samples=16):
         relative=relative,
         relative_low=relative,
         relative_high=relative,
-        per_sample=values.expand(samples, -1),
+        per_sample=rows.clamp_min(0),
+        contexts=20,
         evaluations=1,
         method="made up",
     )
@@ -35,7 +39,11 @@ def spectrum(strength, spread=0.01, floor=0.0, samples=16):
     [
         (spectrum([4, 2, 1, 2, 4]), True, "a bottleneck"),
         (spectrum([4, 3, 3, 3, 4]), False, "no bottleneck"),
-        (spectrum([4, 3, 3, 3, 4], spread=2), False, "no bottleneck"),
+        (spectrum([4, 3, 3, 3, 4], spread=1.5), None, "undecided"),
+        (spectrum([4, 2.08, 2.08, 2.08, 4], spread=0.4), None, "either side of 0.5"),
+        (spectrum([4, 2.08, 2.08, 2.08, 4], spread=0.01), False, "no bottleneck"),
+        (spectrum([4, 2.08, 2.08, 2.08, 4], floor=1.0), None, "undecided"),
+        (spectrum([4, 4]), None, "No order between 20% and 80% of the other parts was measured"),
         (spectrum([4, 2, 1, 2, 4], spread=2), None, "their intervals overlap"),
         (spectrum([4, 2, 1, 2, 4], spread=torch.nan), None, "one sample gives no intervals"),
         (spectrum([4, 2, 1, 2, 4], floor=0.8), None, "too close to the noise floor"),
@@ -44,7 +52,7 @@ def spectrum(strength, spread=0.01, floor=0.0, samples=16):
     ],
 )
 def test_a_deep_middle_is_a_bottleneck_only_with_intervals_apart(s, found, words):
-    reading = _spectra.judged(s)
+    reading = _spectra.judged(s, Stream(0))
     assert reading.found is found
     assert words in _spectra.in_words(s, reading)
 
@@ -52,12 +60,37 @@ def test_a_deep_middle_is_a_bottleneck_only_with_intervals_apart(s, found, words
 def test_no_bottleneck_is_not_concluded_while_any_order_is_lost_in_the_noise():
     s = spectrum([4, 2.5, 3, 2.5, 4])
     s.floor[2] = 2.0  # the weakest orders stand out, a stronger one between them does not
-    reading = _spectra.judged(s)
+    reading = _spectra.judged(s, Stream(0))
     assert reading.found is None
     assert "At 50% of the other parts" in reading.why
     assert "times the average" not in _spectra.in_words(s, reading)  # no number from within the noise
     s.floor[2] = 1.0
-    assert _spectra.judged(s).found is False
+    assert _spectra.judged(s, Stream(0)).found is False
+
+
+@pytest.mark.parametrize(
+    ("s", "more"),
+    [
+        (spectrum([4, 2.2, 2.2, 2.2, 4], spread=0.4), r"about \d+ samples"),
+        (spectrum([4, 2.0, 2.0, 2.0, 4], spread=0.4), "more than 10,000 samples"),
+        (spectrum([4, 1.9, 1.9, 1.9, 4], spread=1.5), r"about \d+ samples"),
+        (spectrum([4, 2.08, 2.08, 2.08, 4], floor=1.0), r"more than 63 contexts per pair and order instead of 20"),
+        (spectrum([4, 2.08, 2.08, 2.08, 4], floor=2.0), r"at least 74 contexts per pair and order instead of 20"),
+        (spectrum([4, 3, 3, 3, 4], samples=1), "at least 8 samples"),
+    ],
+)
+def test_what_is_undecided_says_what_would_decide(s, more):
+    reading = _spectra.judged(s, Stream(0))
+    assert reading.found is None
+    assert re.search(more, reading.more)
+    subject = subject_of(additive())
+    assert reading.more in _spectra.advice_on(subject, reading).text
+
+
+def test_the_depth_has_an_interval():
+    s = spectrum([4, 3, 3, 3, 4], spread=0.2)
+    (depth, *_) = _spectra.measures(s, _spectra.judged(s, Stream(0)))
+    assert depth.low < depth.value == 0.75 < depth.high
 
 
 @pytest.mark.parametrize(
@@ -71,7 +104,7 @@ def test_no_bottleneck_is_not_concluded_while_any_order_is_lost_in_the_noise():
 def test_the_strongest_order_leads(strength, lead):
     # The strongest order need not be an end of the curve.
     s = spectrum([float(v) + 3 for v in strength])
-    assert lead in _spectra.in_words(s, _spectra.judged(s))
+    assert lead in _spectra.in_words(s, _spectra.judged(s, Stream(0)))
 
 
 def signed(mean, spread=0.1):

@@ -270,6 +270,7 @@ class Bottleneck:
             normalize=result.normalize,
             effective=result.effective_players(),
             maps=maps(subject, result, unit),
+            contexts=settings.contexts,
         )
 
     def _exact(self, subject: Subject, masker: Masker, rng: Stream, work: Work) -> Spectrum:
@@ -347,7 +348,7 @@ class Bottleneck:
         )
 
     def _finding(self, subject: Subject, players: Players, s: Spectrum, dropped: int, rng: Stream) -> Finding:
-        reading = judged(s)
+        reading = judged(s, rng.child("depth"))
         level = _levels.bottleneck(reading.found, reading.why)
         chosen = self._most.only_correct and subject.labels is not None
         left_out = f" Of {len(subject) + dropped} samples {dropped} were left out: the model classifies them wrongly."

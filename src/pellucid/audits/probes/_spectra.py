@@ -58,13 +58,20 @@ class Spectrum:
     normalize: str = "measured"
     effective: int | None = None
     maps: tuple[Exhibit, ...] = ()
+    contexts: int | None = None
+
+    @property
+    def lost(self) -> Tensor:
+        """Which orders cannot be told from noise: strength below twice the noise floor."""
+        return self.strength < _levels.FLOORS_NEEDED * self.floor
 
 
 @dataclass(frozen=True)
 class Reading:
     """What a spectrum says: is there a bottleneck (None: cannot be told), where, how deep and why; the doubt if any.
 
-    `lost` says that numbers which matter are lost in the noise: the answer then quotes none.
+    `lost` says that numbers which matter are lost in the noise: the answer then quotes none. `more` says what would
+    decide; `low` and `high` are the ends of the depth's interval.
     """
 
     found: bool | None
@@ -73,23 +80,31 @@ class Reading:
     why: str
     doubt: str = ""
     lost: bool = False
+    more: str = ""
+    low: float = math.nan
+    high: float = math.nan
 
 
-def judged(s: Spectrum) -> Reading:
-    """Apply the rule: the middle below half of both ends, intervals apart, nothing lost in the noise floor."""
+def judged(s: Spectrum, rng: Stream) -> Reading:
+    """Apply the rule: the middle below half of both ends, intervals apart, nothing lost in the noise floor.
+
+    There is no bottleneck only where the interval of the depth excludes one half; all else is undecided.
+    """
     inside = ((s.ratios >= MIDDLE[0] - 1e-9) & (s.ratios <= MIDDLE[1] + 1e-9)).nonzero()[:, 0]
     ends = torch.tensor([0, len(s.ratios) - 1])
     middle = int(inside[s.strength[inside].argmin()]) if len(inside) else len(s.ratios) // 2
-    weaker = float(s.strength[ends].min())
-    depth = float(s.strength[middle]) / weaker if weaker > 0 else math.nan
+    between = f"between {MIDDLE[0]:.0%} and {MIDDLE[1]:.0%} of the other parts"
     if not float(s.strength.max()) > 0:
         return Reading(False, middle, math.nan, "The model uses no pair interactions, so there is nothing to compare.")
-    deep = depth < _levels.DEPTH_OF_BOTTLENECK
-    # Without a bottleneck the claim is about all orders: one lost in the noise could be weak, or not be the strongest.
-    compared = torch.cat([ends, torch.tensor([middle])]) if deep else torch.arange(len(s.ratios))
-    lost = s.strength[compared] < _levels.FLOORS_NEEDED * s.floor[compared]
-    if bool(lost.any()):
-        where = ", ".join(f"{float(r):.0%}" for r in s.ratios[compared[lost]])
+    if not len(inside):
+        none = f"No order {between} was measured"
+        doubt = f"{none}, so nothing can be said about a bottleneck."
+        return Reading(None, middle, math.nan, f"{none}.", doubt, more=f"measure orders {between}")
+    weaker = float(s.strength[ends].min())
+    depth = float(s.strength[middle]) / weaker if weaker > 0 else math.nan
+    # One rule for every conclusion: an order lost in the noise could be weaker than it looks, or not the strongest.
+    if bool(s.lost.any()):
+        where = ", ".join(f"{float(r):.0%}" for r in s.ratios[s.lost])
         return Reading(
             None,
             middle,
@@ -98,21 +113,92 @@ def judged(s: Spectrum) -> Reading:
             "floor: with so few contexts it cannot be told from noise, and no conclusion is drawn.",
             f"With {where} of the other parts present interactions are too close to the noise floor for a conclusion.",
             lost=True,
+            more=_contexts_for_floor(s),
         )
+    half = _levels.DEPTH_OF_BOTTLENECK
     rule = (
-        f"The rule: weakest between {MIDDLE[0]:.0%} and {MIDDLE[1]:.0%} of the other parts, below "
-        f"{_levels.DEPTH_OF_BOTTLENECK:g} times both ends, intervals apart, above the noise floor."
+        f"The rule: weakest {between}, below {half:g} times both ends, intervals apart, all orders above "
+        f"{_levels.FLOORS_NEEDED:g} times the noise floor; no bottleneck where the interval excludes {half:g}."
     )
-    shallow = f"The middle is {brief(depth)} times the weaker end"
+    likely, low, high = _depth(s, inside, ends, rng)
+    shallow = f"The middle is {brief(depth)} times the weaker end" if weaker > 0 else "One end uses no interactions"
+    if math.isfinite(low) and weaker > 0:
+        shallow += f" (95% interval {brief(low)} to {brief(high)}, noise included)"
+
+    def reading(found: bool | None, why: str, doubt: str = "", more: str = "") -> Reading:
+        return Reading(found, middle, depth, f"{why}. {rule}", doubt, more=more, low=low, high=high)
+
+    deep = depth < half
     if deep and not bool((s.high[middle] < s.low[ends]).all()):
-        known = bool(s.low[compared].isfinite().all())
+        known = bool(s.low[ends].isfinite().all())
         trouble = "their intervals overlap" if known else "one sample gives no intervals"
         doubt = f"That looks like a bottleneck, but {trouble}, so more samples must decide."
-        return Reading(None, middle, depth, f"{shallow}, but {trouble}. {rule}", doubt)
+        return reading(None, f"{shallow}, but {trouble}", doubt, _samples_for_gap(s, middle, ends))
     if len(s.per_sample) < FEWEST:
         few = count(len(s.per_sample), "sample")
-        return Reading(None, middle, depth, f"{shallow}, on {few} only. {rule}", f"{few} cannot speak for the model.")
-    return Reading(deep, middle, depth, f"{shallow}. {rule}")
+        doubt = f"{few} cannot speak for the model."
+        return reading(None, f"{shallow}, on {few} only", doubt, f"at least {FEWEST} samples")
+    if deep or low > half:
+        return reading(deep, shallow)
+    doubt = f"Whether that is a bottleneck is undecided: the middle may lie on either side of {half:g} times the weaker end."
+    return reading(None, f"{shallow}, so it is undecided", doubt, _to_decide(s, middle, ends, likely, low))
+
+
+def _depth(s: Spectrum, inside: Tensor, ends: Tensor, rng: Stream) -> tuple[float, float, float]:
+    """Return the depth without what noise may add to its middle, and the interval of the depth over samples.
+
+    A mean of absolute values S with noise of floor f may be as small as the root of S^2 - f^2 without the noise. The
+    lower end takes that for the middle, the upper end for the ends of the curve.
+    """
+
+    def depths(rows: Tensor) -> Tensor:
+        raw = rows.mean(0)
+        least = (raw.square() - s.floor.square()).clamp_min(0).sqrt()
+        pairs = ((least, raw), (raw, least))
+        return torch.stack([m[inside].min() / e[ends].min().clamp_min(1e-300) for m, e in pairs])
+
+    found = bootstrap(s.per_sample, rng=rng, statistic=depths)
+    return float(found.value[0]), float(found.low[0]), float(found.high[1])
+
+
+MOST_SAMPLES = 10_000
+"""Samples beyond which the advice does not go."""
+
+
+def _samples(needed: float) -> str:
+    if not needed <= MOST_SAMPLES:
+        return f"more than {MOST_SAMPLES:,} samples, so close is it"
+    return f"about {math.ceil(needed):,} samples, if the strengths stay as they are"
+
+
+def _contexts_for_floor(s: Spectrum) -> str:
+    """Return the contexts that lift the lost orders above the floor, which falls with the root of their number."""
+    if s.contexts is None:
+        return "a more precise computation"
+    known = s.lost & (s.strength > 0)
+    if not bool(known.any()):
+        return "many more contexts per pair and order"
+    ratio = float((_levels.FLOORS_NEEDED * s.floor[known] / s.strength[known]).max())
+    return f"at least {math.ceil(s.contexts * ratio**2):,} contexts per pair and order instead of {s.contexts}"
+
+
+def _samples_for_gap(s: Spectrum, middle: int, ends: Tensor) -> str:
+    """Return the samples at which the intervals of the middle and the ends come apart."""
+    widths = (s.high[middle] - s.strength[middle]) + (s.strength[ends] - s.low[ends])
+    needed = float((widths / (s.strength[ends] - s.strength[middle])).square().max()) * len(s.per_sample)
+    return _samples(needed) if math.isfinite(needed) else f"at least {FEWEST} samples"
+
+
+def _to_decide(s: Spectrum, middle: int, ends: Tensor, likely: float, low: float) -> str:
+    """Return what lifts the lower end of the depth's interval above one half."""
+    half = _levels.DEPTH_OF_BOTTLENECK
+    if likely > half:
+        return _samples(len(s.per_sample) * ((likely - low) / (likely - half)) ** 2)
+    room = float(s.strength[middle] ** 2 - (half * s.strength[ends].min()) ** 2)
+    if s.contexts is None or room <= 0:
+        return f"more than {MOST_SAMPLES:,} samples, so close is it"
+    needed = math.ceil(s.contexts * float(s.floor[middle]) ** 2 / room) + 1
+    return f"more than {needed:,} contexts per pair and order instead of {s.contexts}, and more samples"
 
 
 # -- words --------------------------------------------------------------------------------------------------------
@@ -148,7 +234,7 @@ def advice_on(subject: Subject, reading: Reading) -> Advice | None:
     if reading.found is None:
         return Advice(
             text="Spend more evaluations on this question alone: more samples narrow the intervals, and more contexts "
-            "lower the noise floor.",
+            f"lower the noise floor. It would take {reading.more}.",
             command="pellucid audit MODEL DATA --probe bottleneck --budget 1000000 --set bottleneck.settings=auto",
         )
     if not reading.found:
@@ -201,6 +287,8 @@ def measures(s: Spectrum, reading: Reading) -> list[Measure]:
             name="bottleneck_depth",
             label="weakest middle strength over the weaker end's",
             value=number(reading.depth),
+            low=number(reading.low),
+            high=number(reading.high),
             usual="below 0.5 is a bottleneck",
         )
     ]
