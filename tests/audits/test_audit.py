@@ -191,11 +191,19 @@ def test_a_failed_probe_is_asked_again_on_resume(subject, table, tmp_path):
     assert report.findings
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"budget": 15}, {"probes": ["one"]}])
-def test_another_audit_is_not_resumed(subject, table, tmp_path, change):
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"seed": 1}, r"seed \(0, now 1\)"),
+        ({"budget": 15}, r"budget \(40, now 15\)"),
+        ({"budget": 15, "seed": 2}, r"seed \(0, now 2\) and budget \(40, now 15\)"),
+        ({"probes": ["one"]}, "choice of probes or of their settings"),
+    ],
+)
+def test_another_audit_is_not_resumed(subject, table, tmp_path, change, what):
     table(Fake("one"), Fake("two"))
     pellucid.audit(subject, out=tmp_path / "run", budget=40)
-    with pytest.raises(RunError, match="another budget, seed or choice of samples or probes"):
+    with pytest.raises(RunError, match=f"another {what}; give the same"):
         pellucid.audit(subject, out=tmp_path / "run", resume=True, **{"budget": 40, **change})
     other = Subject(subject.model, 1 - subject.inputs, subject.labels, name="net", data_name="noise")
     with pytest.raises(RunError, match="another model or data"):

@@ -43,7 +43,7 @@ def test_shards_merged_are_the_audit_of_one_process(subject: Subject, tmp_path: 
 
 def test_parts_of_another_audit_are_not_taken(subject: Subject, tmp_path: Path) -> None:
     audit(subject, probes="accuracy", out=tmp_path / "1", ranks=Ranks(0, 2))
-    with pytest.raises(RunError, match="is a shard of an audit with another budget, seed"):
+    with pytest.raises(RunError, match=r"is a shard of an audit with another seed \(0, now 1\)"):
         audit(subject, probes="accuracy", seed=1, stored=[tmp_path / "1"])
     other = Subject(subject.model, subject.inputs + 0 * torch.rand(1), subject.labels, name="another")
     with pytest.raises(RunError, match="is a shard of an audit with another model or data"):
@@ -53,5 +53,5 @@ def test_parts_of_another_audit_are_not_taken(subject: Subject, tmp_path: Path) 
 def test_a_shard_is_resumed_as_the_same_shard(subject: Subject, tmp_path: Path) -> None:
     audit(subject, probes="accuracy", out=tmp_path, ranks=Ranks(0, 2))
     audit(subject, probes="accuracy", out=tmp_path, ranks=Ranks(0, 2), resume=True)
-    with pytest.raises(RunError, match="holds an audit with another budget, seed or choice"):
+    with pytest.raises(RunError, match=r"holds an audit with another shard \(1/2, now 2/2\)"):
         audit(subject, probes="accuracy", out=tmp_path, ranks=Ranks(1, 2), resume=True)

@@ -175,7 +175,18 @@ def test_names_in_other_scripts_name_the_folder(place, capsys):
 
 def test_another_audit_in_the_folder_is_not_resumed(place, capsys):
     assert run("net.py:make", "d.npz", *FAST) == 0
-    assert refused(capsys, "net.py:make", "d.npz", *FAST, "--resume", "--seed", "3", fresh=False).startswith("runs/")
+    said = refused(capsys, "net.py:make", "d.npz", *FAST, "--resume", "--seed", "3", fresh=False)
+    assert said.startswith("runs/")
+    assert "another seed (0, now 3); give the same" in said
+    said = refused(capsys, "net.py:make", "d.npz", *FAST, "--resume", "--samples", "30", fresh=False)
+    assert "another number of samples (20, now 30); give the same" in said
+
+
+def test_resuming_where_nothing_is_says_so(place, capsys):
+    assert run("net.py:make", "d.npz", *FAST, "--out", "typo", "--resume") == 0
+    assert capsys.readouterr().out.startswith("nothing to resume in typo: a new audit starts\n")
+    assert run("net.py:make", "d.npz", *FAST, "--out", "typo", "--resume") == 0
+    assert "nothing to resume" not in capsys.readouterr().out
 
 
 def test_a_failing_probe_gives_exit_code_1_and_the_others_answer(place, capsys, monkeypatch):

@@ -95,3 +95,6 @@ def test_a_folder_with_results_is_not_overwritten(place: Path, capsys: pytest.Ca
     assert run("--players", "grid:2", "--samples", "2", "--out", "e") == 2
     assert "add --resume" in capsys.readouterr().err
     assert run("--players", "grid:2", "--samples", "2", "--out", "e", "--resume") == 0
+    assert "nothing to resume" not in capsys.readouterr().out
+    assert run("--players", "grid:2", "--samples", "2", "--out", "typo", "--resume") == 0
+    assert capsys.readouterr().out.startswith("nothing to resume in typo: a new explanation starts\n")

@@ -281,13 +281,29 @@ def _check_shard(folder: Path, now: Report) -> None:
 
 def _other(before: Report, now: Report) -> str:
     """Return what makes two audits different ones; empty if nothing does."""
+    if (before.subject.model, before.subject.data) != (now.subject.model, now.subject.data):
+        return "model or data"
+    # Before the digests: other samples are other data too, and the reader must hear which option to give again.
+    old, new = before.settings, now.settings
+    if changed := [name for name in _SETTINGS if old.get(name) != new.get(name)]:
+        return " and ".join(_SETTINGS[name].format(old.get(name), new.get(name)) for name in changed)
     pairs = {
         "model or data": (before.subject, now.subject),
-        "budget, seed or choice of samples or probes": (before.settings, now.settings),
+        "settings": (old, new),
         "plan": (before.plan, now.plan),
         "version of Pellucid": (before.pellucid_version, now.pellucid_version),
     }
-    return next((what for what, (old, new) in pairs.items() if old != new), "")
+    return next((what for what, (one, two) in pairs.items() if one != two), "")
+
+
+_SETTINGS = {
+    "samples": "number of samples ({}, now {})",
+    "seed": "seed ({}, now {})",
+    "budget": "budget ({}, now {})",
+    "effort": "effort ({}, now {})",
+    "shard": "shard ({}, now {})",
+    "probes": "choice of probes or of their settings",
+}
 
 
 _SUBJECT = "pellucid audit MODEL DATA"

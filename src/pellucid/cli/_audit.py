@@ -72,7 +72,7 @@ def audit(
     """
     from pellucid import audits
 
-    from ._out import output_folder
+    from ._out import output_folder, say_if_new
     from ._shares import STORED, finish_shard, folder_name, own_card, said, sharing
 
     _check_names(probe, skip)
@@ -81,6 +81,8 @@ def audit(
         name = folder_name(f"{slug(model)}-{slug(data)}", shard)
         again = resume or ranks.restarted
         folder = None if plan else ranks.lead(lambda: output_folder(out, name, kind="audit", resume=again))
+        if resume and folder is not None and ranks.leads:
+            say_if_new(folder, "a new audit")
         reading = own_card(reading, ranks)
         subject = make_subject(model, data, reading, drawing)
         effort: Effort = "quick" if quick else "full"

@@ -82,7 +82,7 @@ def explain(
     from pellucid import audits
 
     from ._audit import _show_plan, watching
-    from ._out import output_folder
+    from ._out import output_folder, say_if_new
     from ._shares import STORED, finish_shard, folder_name, own_card, said, sharing
 
     how = audits.Explain(
@@ -103,6 +103,8 @@ def explain(
         name = folder_name(f"{slug(model)}-{slug(data)}-explain", shard)
         again = resume or ranks.restarted
         folder = None if plan else ranks.lead(lambda: output_folder(out, name, kind="audit", resume=again))
+        if resume and folder is not None and ranks.leads:
+            say_if_new(folder, "a new explanation")
         reading = own_card(reading, ranks)
         subject = make_subject(model, data, reading, drawing)
         made = audits.plan(subject, budget=how.need(subject, effort="full").wanted, probes=how)

@@ -8,6 +8,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from ._console import say
+
 RUNS = Path("runs")
 
 
@@ -33,6 +35,12 @@ def output_folder(out: Path | None, name: str, *, kind: str, resume: bool = Fals
     if folder.is_dir() and any(folder.iterdir()):
         RunFolder.create(folder, kind=kind, resume=resume)  # says what is wrong, or takes up the run
     return folder
+
+
+def say_if_new(folder: Path, what: str) -> None:
+    """Say that `--resume` finds nothing to resume: the folder may be mistyped."""
+    if not (folder / "report.json").is_file() and not (folder / "parts").is_dir():
+        say(f"nothing to resume in {folder}: {what} starts")
 
 
 def _numbered(name: str, *, latest: bool) -> Path:
