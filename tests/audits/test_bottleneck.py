@@ -216,6 +216,13 @@ class Noise(torch.nn.Module):
         return (z - z.floor()).float()
 
 
+class Wide(Noise):
+    """The same for rows of 24 features."""
+
+    def forward(self, x):
+        return super().forward(torch.nn.functional.pad(x, (0, 40)))
+
+
 def test_a_flat_random_game_and_few_contexts_conclude_nothing():
     x = 0.6 + 0.4 * Stream(1).uniform((10, 1, 8, 8))
     x[:5] -= 0.6  # so that an absent cell, the mean, differs from a present one
@@ -227,6 +234,32 @@ def test_a_flat_random_game_and_few_contexts_conclude_nothing():
     assert finding.level == "watch"
     assert "no conclusion is drawn" in finding.reason
     assert finding.advice.command.startswith("pellucid audit")
+    maps = [exhibit for exhibit in finding.exhibits if exhibit.title.startswith("Where parts interact")]
+    assert ["(noise)" in heat.title for heat in maps] == [False, True, False]
+    assert "what differs here is chance" in maps[1].caption
+
+
+def test_a_mean_of_noise_is_no_number():
+    s = spectrum([4, 3, 3, 3, 4], floor=2.1)
+    mean = _spectra.center(s, Stream(0))
+    assert (mean.value, mean.low, mean.samples) == (None, None, ())
+    assert "no strength is above 2 times the noise floor" in mean.usual
+    assert _spectra.center(spectrum([4, 3, 3, 3, 4], floor=1.9), Stream(0)).value is not None
+    s.floor[0] = 0.0
+    assert "4 of 5 orders are within the noise" in _spectra.center(s, Stream(0)).usual
+    s.floor[0] = 2.1
+    players = Features(fill="zero")(torch.zeros(4))
+    assert "Measured curve and theory" not in [exhibit.title for exhibit in _spectra.exhibits(s, players)]
+
+
+def test_pairs_of_features_in_noise_are_marked():
+    x = torch.where(Stream(5).uniform((8, 24)) > 0.3, 1.0, 0.0)
+    subject = Subject(Wide(), x, torch.arange(8) % 3, modality="tabular", bounds=None)
+    few = SpectrumSettings(8, 1, 8, ratios=(0.3, 0.5, 0.7))
+    (finding, *_) = Bottleneck(settings=few)(subject, 10**6, Stream(0))
+    assert finding.measure.value is None
+    titles = [exhibit.title for exhibit in finding.exhibits]
+    assert "Features that interact most (noise)" in titles
 
 
 def test_the_structure_test_is_a_finding_of_its_own():

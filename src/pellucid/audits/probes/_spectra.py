@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
 from pellucid.core import (
@@ -140,7 +141,10 @@ def judged(s: Spectrum, rng: Stream) -> Reading:
         return reading(None, f"{shallow}, on {few} only", doubt, f"at least {FEWEST} samples")
     if deep or low > half:
         return reading(deep, shallow)
-    doubt = f"Whether that is a bottleneck is undecided: the middle may lie on either side of {half:g} times the weaker end."
+    doubt = (
+        "Whether that is a bottleneck is undecided: the middle may lie on either side of "
+        f"{half:g} times the weaker end."
+    )
     return reading(None, f"{shallow}, so it is undecided", doubt, _to_decide(s, middle, ends, likely, low))
 
 
@@ -268,6 +272,11 @@ def center(s: Spectrum, rng: Stream) -> Measure:
     name, label = "mean_order", "mean share of the other parts present, weighted by interaction strength"
     if not len(known):
         return Measure(name=name, label=label, value=None)
+    if bool(s.lost.all()):
+        noise = f"undefined here: no strength is above {_levels.FLOORS_NEEDED:g} times the noise floor"
+        return Measure(name=name, label=label, value=None, usual=noise)
+    few = f"; {int(s.lost.sum())} of {len(s.lost)} orders are within the noise, and their noise counts in this number"
+    partly = few if bool(s.lost.any()) else ""
     interval = bootstrap(known, rng=rng)
     return Measure(
         name=name,
@@ -275,7 +284,7 @@ def center(s: Spectrum, rng: Stream) -> Measure:
         value=number(interval.value),
         low=number(interval.low),
         high=number(interval.high),
-        usual=f"{brief(float(s.ratios.mean()))} if all measured orders were equally strong",
+        usual=f"{brief(float(s.ratios.mean()))} if all measured orders were equally strong{partly}",
         samples=numbers(centers),
     )
 
@@ -354,30 +363,38 @@ def exhibits(s: Spectrum, players: Players) -> tuple[Exhibit, ...]:
             lines=tuple(strength),
             caption="The same without normalization: this is the one to compare between models.",
         ),
-        *((log_curve(s.ratios, s.relative, players.count, s.effective),) if mean > 0 else ()),
+        *((log_curve(s.ratios, s.relative, players.count, s.effective),) if mean > 0 and not s.lost.all() else ()),
         *s.maps,
     )
 
 
 def maps(subject: Subject, result: BottleneckSpectrum, unit: str) -> tuple[Exhibit, ...]:
     """Return where interactions are strong: on the grid for contexts of three sizes, or by pairs of features."""
+    lost = result.strength < _levels.FLOORS_NEEDED * result.floor
+    noise = f" The mean is below {_levels.FLOORS_NEEDED:g} times the noise floor: what differs here is chance."
     if result.grid is None:
         names = player_names(subject, None, result.n_players)
-        return pair_exhibits(names, result.pairs, result.interactions, result.ratios, unit=unit)
+        shown = pair_exhibits(names, result.pairs, result.interactions, result.ratios, unit=unit)
+        if not bool(lost.all()):
+            return shown
+        return tuple(replace(one, title=f"{one.title} (noise)", caption=one.caption + noise) for one in shown)
     rows, columns = result.grid
     orders = result.orders.tolist()
-    chosen = [orders[0], orders[len(orders) // 2], orders[-1]]
+    chosen = sorted({orders[0], orders[len(orders) // 2], orders[-1]})
+    marked = {order: bool(lost[orders.index(order)]) for order in chosen}
     heat = tuple(
         Heatmap(
-            title=f"Where parts interact, {order / (result.n_players - 2):.0%} of the others present",
+            title=f"Where parts interact, {order / (result.n_players - 2):.0%} of the others present"
+            + (" (noise)" if marked[order] else ""),
             rows=tuple(str(r + 1) for r in range(rows)),
             columns=tuple(str(c + 1) for c in range(columns)),
             values=tuple(numbers(line) for line in result.pairs_heatmap(order)),
             row_label="row of the grid",
             column_label="column",
             unit=unit,
-            caption="Mean strength of the measured pairs that each cell is part of, over all samples.",
+            caption="Mean strength of the measured pairs that each cell is part of, over all samples."
+            + (noise if marked[order] else ""),
         )
-        for order in sorted(set(chosen))
+        for order in chosen
     )
     return (*heat, *pairs_on_images(subject, result, unit))
