@@ -9,13 +9,22 @@ from pellucid.core import wilson
 
 
 def test_accuracy():
-    assert levels.accuracy(0.1, 0.1, n=500, worst_high=1, overall_low=0.1).level == "weak"
-    assert levels.accuracy(0.8, 0.1, n=500, worst_high=0.7, overall_low=0.8).level == "watch"
-    assert levels.accuracy(0.8, 0.1, n=500, worst_high=0.9, overall_low=0.8).level == "fine"
+    assert levels.accuracy(0.1, 0.2, 0.1, n=500, worst_high=1).level == "weak"
+    assert levels.accuracy(0.8, 0.85, 0.1, n=500, worst_high=0.7).level == "watch"
+    assert levels.accuracy(0.8, 0.85, 0.1, n=500, worst_high=0.9).level == "fine"
+
+
+def test_accuracy_far_from_what_could_be_learned_is_not_fine():
+    judged = levels.accuracy(0.28, 0.37, 0.1, n=400, worst_high=1)
+    assert judged.level == "watch"
+    assert "up to 37%, below 55%, half of the way from there to 100%" in judged.reason
+    assert levels.accuracy(0.54, 0.549, 0.1, n=9999, worst_high=1).level == "watch"
+    assert levels.accuracy(0.54, 0.551, 0.1, n=9999, worst_high=1).level == "fine"
+    assert levels.accuracy(0.91, 0.94, 0.9, n=9999, worst_high=1).level == "watch"  # as far with a frequent class
 
 
 def test_two_samples_condemn_no_model():
-    judged = levels.accuracy(0.34, 0.5, n=2, worst_high=1, overall_low=0.34)
+    judged = levels.accuracy(0.34, 1.0, 0.5, n=2, worst_high=1)
     assert judged.level == "watch"
     assert "2 samples cannot tell" in judged.reason
 

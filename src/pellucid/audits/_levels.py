@@ -15,6 +15,9 @@ from ._wording import brief, count, percent
 LOST_WATCH, LOST_WEAK = 0.2, 0.5
 """Shares of the clean accuracy that a small attack may take away."""
 
+HALFWAY = 0.5
+"""Share of the way from the majority floor to no mistake at all; an accuracy wholly below it is watched."""
+
 CALIBRATION_WEAK = 0.15
 DEPTH_OF_BOTTLENECK = 0.5
 FLOORS_NEEDED = 2.0
@@ -30,15 +33,14 @@ class Judged(NamedTuple):
     reason: str
 
 
-def accuracy(low: float, floor: float, *, n: int, worst_high: float, overall_low: float) -> Judged:
-    """Judge accuracy against the majority floor, and its worst class against the rest.
+def accuracy(low: float, high: float, floor: float, *, n: int, worst_high: float) -> Judged:
+    """Judge accuracy against the majority floor and half of the way from there to 100%, then its worst class.
 
     Args:
-        low: lower end of the accuracy's interval.
+        low, high: the accuracy's interval; a class wholly below it is worse than the rest.
         floor: accuracy of always answering the most frequent class.
         n: number of samples.
         worst_high: upper end of the worst class's interval.
-        overall_low: lower end of the overall accuracy's interval; a class wholly below it is worse than the rest.
     """
     if low <= floor and n < FEW:
         return Judged("watch", f"{count(n, 'sample')} cannot tell the model from always answering the same class.")
@@ -48,13 +50,29 @@ def accuracy(low: float, floor: float, *, n: int, worst_high: float, overall_low
             f"The interval of the accuracy reaches down to {percent(low)}, not above the {percent(floor)} of always "
             "answering the most frequent class: the inputs are not shown to matter.",
         )
-    if worst_high < overall_low:
+    if high < halfway(floor):
+        return Judged(
+            "watch",
+            f"Better than the {percent(floor)} of always answering the most frequent class, but the interval reaches "
+            f"only up to {percent(high)}, below {percent(halfway(floor))}, half of the way from there to 100%: it "
+            "avoids fewer than half of that answer's mistakes.",
+        )
+    if worst_high < low:
         return Judged(
             "watch",
             "The interval of the worst class lies wholly below that of the overall accuracy: the average hides a class "
             "that the model serves worse.",
         )
-    return Judged("fine", "Clearly better than the majority class, and no class clearly worse than the average.")
+    return Judged(
+        "fine",
+        f"Clearly better than the majority class, not shown to be below {percent(halfway(floor))}, half of the way "
+        "from there to 100%, and no class clearly worse than the average.",
+    )
+
+
+def halfway(floor: float) -> float:
+    """Return the accuracy half of the way from the majority floor to no mistake at all."""
+    return floor + HALFWAY * (1 - floor)
 
 
 def calibration(error: float, floor: float, *, one_sided: bool) -> Judged:

@@ -74,10 +74,10 @@ class Accuracy:
         worst = min(present, key=lambda k: float(result.per_class.value[k]))
         judged = _levels.accuracy(
             accuracy.low,
+            accuracy.high,
             result.majority_floor,
             n=len(subject),
             worst_high=float(result.per_class.high[worst]),
-            overall_low=accuracy.low,
         )
         answer = (
             f"The model is right on {percent(accuracy.value)} of {count(len(subject), 'sample')} "
@@ -110,7 +110,9 @@ class Accuracy:
             ),
             level=judged.level,
             reason=judged.reason,
-            advice=_advice(subject, judged.level, names[worst]),
+            advice=_advice(
+                subject, judged.level, names[worst], low=accuracy.high < _levels.halfway(result.majority_floor)
+            ),
             measures=(*_summary(result, subject, worst), *_per_class(result, subject)),
             exhibits=tuple(_exhibits(result, subject)),
             provenance=Provenance(
@@ -133,12 +135,17 @@ def _worst_in_words(result: Classification, worst: int, names: tuple[str, ...]) 
     return text + "."
 
 
-def _advice(subject: Subject, level: str, worst: str) -> Advice:
+def _advice(subject: Subject, level: str, worst: str, *, low: bool) -> Advice:
     if level == "weak":
         text = "Check that the labels, the class order and the input scaling are those of the training"
         if subject.data_name == RECIPES_FOR:
             return Advice(text=f"{text}, then train again from a recipe.", command="pellucid recipes list")
         return Advice(text=f"{text}. If they are, the model has learned nothing that holds here: train it again.")
+    if level == "watch" and low:
+        return Advice(
+            text="Check that the class order and the input scaling are those of the training. If they are, train "
+            "longer, on more data or with a larger network."
+        )
     if level == "watch":
         return Advice(
             text=f"Look at the mistakes on {worst}: mislabeled samples, or too few of its kind in training? "
