@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import pkgutil
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -173,7 +177,10 @@ def test_too_many_columns_can_be_grouped():
     x = Stream(0).normal((8, 15))
     model = nn.Linear(15, 2)
     wide = Subject(model, x, bounds=None, modality="tabular")
-    assert "put the columns into at most 12 groups" in pellucid.audits.PROBES["concepts"].need(wide, effort="full").skip
+    said = pellucid.audits.PROBES["concepts"].need(wide, effort="full").skip
+    assert "put the columns into at most 12 groups, in Python by the argument groups={'NAME': (0, 1), ...}" in said
+    for name in re.findall(r"pellucid\.\w+\.\w+", said):
+        assert "groups" in inspect.signature(pkgutil.resolve_name(name)).parameters
     groups = {f"g{k}": tuple(range(3 * k, 3 * k + 3)) for k in range(5)}
     grouped = Subject(model, x, bounds=None, modality="tabular", groups=groups)
     assert not pellucid.audits.PROBES["concepts"].need(grouped, effort="full").skip
@@ -187,11 +194,11 @@ def test_a_table_in_which_nothing_varies_is_not_attacked():
 def test_pairs_are_named_and_averaged_over_the_samples_that_measured_them():
     pairs = torch.tensor([[[0, 1], [1, 2]], [[1, 0], [0, 2]]])
     values = torch.tensor([[[1.0, 3.0], [0.5, 0.5]], [[-3.0, 1.0], [0.0, 0.0]]])
-    matrix, table = pair_exhibits(("a", "b", "c"), pairs, values, torch.tensor([0.0, 1.0]))
+    matrix, table = pair_exhibits(("a", "b", "c"), pairs, values, torch.tensor([0.0, 1.0]), unit="nats")
     assert isinstance(matrix, Heatmap)
     assert matrix.values == ((None, 2.0, 0.0), (2.0, None, 0.5), (0.0, 0.5, None))
     assert table.rows == (("a", "b", 2.0, 2.0, 2.0, 2), ("b", "c", 0.5, 0.5, 0.5, 1))
-    assert pair_exhibits(("a", "b", "c"), pairs, torch.zeros_like(values), torch.tensor([0.0, 1.0])) == ()
+    assert pair_exhibits(("a", "b", "c"), pairs, torch.zeros_like(values), torch.tensor([0.0, 1.0]), unit="nats") == ()
 
 
 @pytest.mark.parametrize("kind", ["forest", "network"])

@@ -193,7 +193,8 @@ def _count(subject: Subject, grid: tuple[int, int]) -> int | str:
     if n > MOST_EXACT:
         return (
             f"exact concepts of {n} {kind} would take 2**{n} evaluations per sample; "
-            f"put the columns into at most {MOST_EXACT} groups"
+            f"put the columns into at most {MOST_EXACT} groups, in Python by the argument groups={{'NAME': (0, 1), "
+            "...} of pellucid.core.Dataset or pellucid.core.Subject (no option of the command line does it)"
         )
     return n
 
