@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import comb
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from pellucid import games
 from pellucid.core import BudgetError, Ranks, Stream, Work
 from pellucid.explain import (
     Explanation,
@@ -18,7 +20,7 @@ from pellucid.explain import (
     cost_explanation,
     explanations,
 )
-from pellucid.games import Features, Segments, logit
+from pellucid.games import Features, Segments, logit, noise_limits
 
 D = 6
 
@@ -94,6 +96,21 @@ def test_sampled_shapley_values_agree_with_the_exact_ones_and_say_how_well() -> 
         assert ((a.curve[b.sizes] - b.curve).abs() <= 6 * b.curve_stderr + 1e-12).all()
         assert b.evaluations == cost_explanation(D, ExplanationSettings("SV", 1, 200, 4))
         assert (b.noise()[1:] >= 2 * b.stderr[1:]).all()
+
+
+@pytest.mark.parametrize("index", ["k-SII", "Co-Moebius", "Moebius", "STII", "SV"])
+def test_the_noise_of_an_explanation_is_that_of_its_index(index: str) -> None:
+    one = replace(explained(index=index, order=1 if index == "SV" else 4)[0], floor=1e-3)
+    limits = noise_limits(index, D, one.order, 1e-3)
+    assert one.noise().tolist() == pytest.approx([limits[len(players)] for players in one.interactions.players])
+    marked = games.index(torch.zeros(1 << D), index, order=one.order, floor=1e-3)
+    assert marked.noise is not None
+    assert bool(marked.noise.all())
+    # What independent noise in every evaluation makes of the numbers stays below.
+    unit = games.index(torch.eye(1 << D, dtype=torch.float64), index, order=one.order)
+    assert bool((unit.values.norm(dim=1) * 3e-3 <= one.noise() + 1e-12).all())
+    if index == "k-SII":
+        assert limits[1] > 1.1 * 3e-3 * 2**0.5
 
 
 def test_the_price_is_exact() -> None:

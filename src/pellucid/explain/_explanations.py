@@ -25,6 +25,7 @@ from pellucid.games import (
     index,
     log_odds,
     noise_floor,
+    noise_limits,
     shapley,
     size_curve,
     table,
@@ -119,8 +120,9 @@ class Explanation:
 
     def noise(self) -> Float[Tensor, " rows"]:
         """Return the size below which each interaction cannot be told from noise: rounding, and sampling if any."""
-        players = torch.tensor([len(players) for players in self.interactions.players], dtype=torch.float64)
-        return torch.maximum(3 * self.floor * 2 ** (players / 2), 2 * self.stderr)
+        limits = noise_limits(self.interactions.index, self.n_players, self.order, self.floor)
+        rounding = torch.tensor([limits[len(players)] for players in self.interactions.players], dtype=torch.float64)
+        return torch.maximum(rounding, 2 * self.stderr)
 
     def shares(self) -> Float[Tensor, " orders"] | None:
         """Return the share of the variance that interactions of each size make; None if sampled or nothing varies."""

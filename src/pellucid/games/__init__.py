@@ -4,7 +4,7 @@ from . import _panels  # noqa: F401 - gives the results their form in notebooks 
 from ._and_or import AndOr, and_or
 from ._games import Counted, Memoized, Restricted, TableGame, restrict, table
 from ._harsanyi import harsanyi
-from ._indices import INDICES, Index, find_index, index
+from ._indices import INDICES, Index, find_index, index, noise_limits
 from ._interactions import Interactions
 from ._model_game import ModelGame, noise_floor
 from ._order_weights import nested_sizes, order_weights
@@ -100,6 +100,7 @@ __all__ = [
     "neighbor_pairs",
     "nested_sizes",
     "noise_floor",
+    "noise_limits",
     "or_transform",
     "order_weights",
     "others",

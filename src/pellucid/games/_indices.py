@@ -243,8 +243,32 @@ def _from_dividends(dividends: Tensor, chosen: Index, order: int) -> Tensor:
     return out
 
 
+def noise_limits(name: str, n_players: int, order: int, floor: float) -> tuple[float, ...]:
+    """Return the sizes below which numbers of 0 to `order` players cannot be told from noise of `floor`.
+
+    Three times what the index makes of independent noise in every evaluation, and at least 3 floor 2**(s/2), which is
+    right for dividends; the values SV and BV are means of differences and never gain more.
+
+    Args:
+        name: the index, one of `INDICES`.
+        n_players: number of players.
+        order: most players of a coalition that has a number.
+        floor: deviation of one evaluation, from `noise_floor`.
+
+    Raises:
+        ValueError: an unknown index.
+
+    Example:
+        >>> noise_limits("Moebius", 4, 2, 0.5)
+        (1.5, 2.121320343559643, 3.0)
+    """
+    chosen = find_index(name)
+    own = [0.0 if chosen.value else chosen.noise_gain(s, n_players, order) for s in range(order + 1)]
+    return tuple(3 * floor * max(2 ** (s / 2), gain) for s, gain in enumerate(own))
+
+
 def _noise(numbers: Tensor, chosen: Index, n: int, order: int, floor: float) -> Tensor:
-    """Return which numbers are below three times what noise of `floor` makes of them, at least floor 2**(s/2)."""
-    gain = [max(2 ** (s / 2), chosen.noise_gain(s, n, order)) for s in range(order + 1)]
-    least = torch.cat([torch.full((comb(n, s),), 3 * floor * gain[s]) for s in range(order + 1)]).to(numbers)
+    """Return which numbers cannot be told from noise."""
+    limits = noise_limits(chosen.name, n, order, floor)
+    least = torch.cat([torch.full((comb(n, s),), limit) for s, limit in enumerate(limits)]).to(numbers)
     return numbers.abs() < least.view(-1, *[1] * (numbers.ndim - 1))
