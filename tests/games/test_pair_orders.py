@@ -23,6 +23,7 @@ from pellucid.games import (
     strength_of,
     zeta,
 )
+from pellucid.games._games import mean_size
 from pellucid.games._pair_orders import _combine, _cost, _differences, _pair_numbers, _rows, design
 
 
@@ -236,6 +237,39 @@ def test_pure_noise_shows_the_floor():
     assert float(found.abs_mean) == pytest.approx(sqrt(2 / pi) * deviation / 10, rel=0.1)
     assert float(found.floor.mean()) == pytest.approx(sqrt(2 / pi) * deviation / 10, rel=0.05)
     assert abs(float(found.square.mean())) < 0.01
+
+
+@pytest.mark.parametrize("contexts", [2, 3, 5, 8])
+@pytest.mark.parametrize("sharing", ["independent", "shared"])
+def test_the_floor_of_few_contexts_is_that_of_pure_noise(rng, contexts, sharing):
+    """The deviation of K draws is too small by c4, 0.80 for two: uncorrected the floor would be."""
+
+    class Noise:
+        n_players = 63
+
+        def __call__(self, keep):
+            return rng.child("noise", contexts).normal((len(keep), 1), dtype=torch.float64)[:, 0]
+
+    groups = torch.combinations(torch.arange(63)) if sharing == "independent" else torch.arange(63).view(7, 9)
+    sizes = {"independent": 0.06, "shared": 0.2}
+    runs = [
+        pair_orders(Noise(), groups, (20,), contexts=contexts, sharing=sharing, rng=rng.child(seed))
+        for seed in range(1 if sharing == "independent" else 8)
+    ]
+    floor = float(torch.cat([found.floor for found in runs]).mean())
+    shown = float(torch.cat([found.values for found in runs]).abs().mean())
+    assert floor == pytest.approx(shown, rel=sizes[sharing])
+    if sharing == "independent":  # four independent unit normals
+        assert floor == pytest.approx(sqrt(2 / pi) * 2 / sqrt(contexts), rel=0.05)
+
+
+def test_the_mean_size_of_normal_draws_is_exact_for_any_number(rng):
+    for count in (2, 3, 5, 8):
+        draws = rng.child("draws", count).normal((200_000, count), dtype=torch.float64)
+        stderr = draws.std(1) / sqrt(count)
+        guess = mean_size(stderr, torch.full_like(stderr, count - 1)).mean()
+        assert float(guess) == pytest.approx(float(draws.mean(1).abs().mean()), rel=0.01)
+        assert float(guess) == pytest.approx(sqrt(2 / pi / count), rel=0.01)
 
 
 def test_a_sample_gets_its_own_contexts(rng):

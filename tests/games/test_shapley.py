@@ -36,7 +36,7 @@ def test_within_four_standard_errors_in_99_of_100_seeds(rng):
         found = shapley(TableGame(v), permutations=40, rng=rng.child(seed))
         outside += (found.values - exact).abs() > 4 * found.stderr
         assert float(found.values.sum()) == pytest.approx(float(v[-1] - v[0]))
-        assert_close(found.floor, sqrt(2 / pi) * found.stderr)
+        assert_close(found.floor, sqrt(2 / pi) * found.stderr / 0.98691, rtol=1e-4, atol=0)  # c4 of 20 draws
     assert float(outside.mean()) <= 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import pi, sqrt
 
 import torch
 from jaxtyping import Bool, Float
@@ -26,6 +27,17 @@ def check_keep(keep: Tensor, n_players: int) -> None:
         )
     if not len(keep):
         raise ValueError("keep has no rows; pass at least one coalition")
+
+
+def mean_size(stderr: Tensor, freedom: Tensor) -> Tensor:
+    """Return what |mean| of normal draws around zero is on average, from its estimated standard error.
+
+    sqrt(2/pi) times the error itself; the estimate is on average c4 times too small, c4 = sqrt(2/d) G((d+1)/2) / G(d/2)
+    with G the gamma function and d degrees of freedom, 0.80 for two draws and 0.97 for eight.
+    """
+    d = freedom.clamp_min(0.5)
+    small = ((2 / d).log() / 2 + ((d + 1) / 2).lgamma() - (d / 2).lgamma()).exp()
+    return sqrt(2 / pi) * stderr / small
 
 
 def cost_of(game: Game) -> int:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from pellucid.core import Game, OnStep, Players, Stream, silent
 
-from ._games import cost_of
+from ._games import cost_of, mean_size
 from ._size_curve import one_sample
 
 Sharing = Literal["shared", "independent"]
@@ -127,8 +127,8 @@ class PairOrders:
     Args:
         values: float64 `(P, M, *b)`, estimates of I^m(i,j).
         stderr: standard error, same shape; zero where all contexts were used.
-        floor: what |value| would be on average if the interaction were zero: sqrt(2/pi) times the standard error, or
-            times what rounding in the model's precision leaves where all contexts were used.
+        floor: what |value| would be on average if the interaction were zero: sqrt(2/pi) times the standard error,
+            corrected for few contexts, or times what rounding in the model's precision leaves where all were used.
         pairs: int64 `(P, 2)`, i < j, group by group.
         orders: the context sizes m.
         evaluations: model evaluations spent.
@@ -234,8 +234,8 @@ def _pair_numbers(usable: Tensor, group: Tensor) -> Tensor:
     return a * (2 * g - a - 1) // 2 + b - a - 1
 
 
-def _combine(plan: Design, parts: Sequence[tuple[Tensor, Tensor]], g: int) -> tuple[Tensor, Tensor]:
-    """Return the estimates and standard errors of a group's pairs, `(P, *b)`.
+def _combine(plan: Design, parts: Sequence[tuple[Tensor, Tensor]], g: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the estimates, standard errors and floors of a group's pairs, `(P, *b)`.
 
     Weighted sums alone would let the random number of contexts per pair add noise of the size of the interaction. So
     each draw is centred at the mean of the pair's OTHER draws; being independent of the draw, that keeps the estimate
@@ -258,7 +258,7 @@ def _combine(plan: Design, parts: Sequence[tuple[Tensor, Tensor]], g: int) -> tu
     A = a.view(*a.shape, *one)
     mass, moment = A.sum(0), (A * D).sum(0)
     if plan.exact:
-        return moment / mass, torch.zeros_like(moment)
+        return moment / mass, torch.zeros_like(moment), torch.zeros_like(moment)
     others = mass - A
     center = torch.where(others > 0, (moment - A * D) / others.clamp_min(1e-300), 0.0)
     expected = torch.cat(share).view(-1, 1, *one)
@@ -271,7 +271,11 @@ def _combine(plan: Design, parts: Sequence[tuple[Tensor, Tensor]], g: int) -> tu
     pooled = torch.where(known, spread, 0.0).sum(0) / torch.where(known, freedom, 0.0).sum(0)
     variance = torch.where(known, spread / freedom.clamp_min(1e-300), pooled)
     effective = sum(s.draws * s.weight**2 * _member(s.usable, g) for s in plan.strata)
-    return values, (variance * effective).sqrt()
+    stderr = (variance * effective).sqrt()
+    # K draws of a pair, counted by their weights, leave K - 1 degrees of freedom; a borrowed deviation has all of them.
+    own = mass.square() / A.square().sum(0).clamp_min(1e-300) - 1
+    degrees = torch.where(known, own, torch.where(known, own, 0.0).sum(0))
+    return values, stderr, mean_size(stderr, degrees.expand_as(stderr))
 
 
 def pair_orders(
@@ -307,7 +311,7 @@ def pair_orders(
     if sharing == "independent":
         checked = list(pairs)
     stream, done = one_sample(rng).child("pair-orders"), 0
-    values, errors, roundings = [], [], []
+    values, errors, floors, roundings = [], [], [], []
     for m in orders:
         if sharing == "independent" and _joint_end(n, m, len(pairs)):
             keep = _end_rows(pairs, n, full=m > 0)
@@ -317,6 +321,7 @@ def pair_orders(
             i, j = pairs.T.to(worth.device)
             values.append((worth[:1] - worth[1 + i] - worth[1 + j] + worth[1 + n :]).cpu())
             errors.append(torch.zeros_like(values[-1]))
+            floors.append(errors[-1])
             roundings.append(2 * rounding_of(game, worth))
             continue
         # One call per order fills the batches across groups.
@@ -339,12 +344,13 @@ def pair_orders(
                 piece = next(pieces).view(len(base), _cost(h), *worth.shape[1:])
                 parts.append((_differences(piece, h), _pair_numbers(usable, group)))
             of_groups.append(_combine(plan, parts, len(group)))
-        values.append(torch.cat([v for v, _ in of_groups]))
-        errors.append(torch.cat([e for _, e in of_groups]))
+        values.append(torch.cat([v for v, _, _ in of_groups]))
+        errors.append(torch.cat([e for _, e, _ in of_groups]))
+        floors.append(torch.cat([f for _, _, f in of_groups]))
         roundings.append(2 * rounding_of(game, worth))
     stderr = torch.stack(errors, dim=1)
     least = torch.tensor(roundings, dtype=torch.float64).view(1, -1, *[1] * (stderr.ndim - 2))
-    floor = sqrt(2 / pi) * torch.maximum(stderr, least)
+    floor = torch.maximum(torch.stack(floors, dim=1), sqrt(2 / pi) * least)
     spent = total * cost_of(game)
     return PairOrders(torch.stack(values, dim=1), stderr, floor, pairs, tuple(orders), spent)
 

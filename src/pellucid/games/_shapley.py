@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from math import pi, sqrt
-
 import torch
 from torch import Tensor
 
 from pellucid.core import Estimate, Game, OnStep, Stream, silent
 
-from ._games import MAX_EXACT, cost_of, table_of
+from ._games import MAX_EXACT, cost_of, mean_size, table_of
 from ._orders import exact, shapley_table
 from ._size_curve import one_sample
 
@@ -83,4 +81,4 @@ def _sampled(game: Game, permutations: int, rng: Stream, on_step: OnStep) -> Est
     variance = (square / pairs - mean.square()).clamp_min(0) * pairs / (pairs - 1)
     stderr = (variance / pairs).sqrt()
     evaluations = (2 + permutations * (n - 1)) * cost_of(game)
-    return Estimate(center + mean, stderr, evaluations, sqrt(2 / pi) * stderr)
+    return Estimate(center + mean, stderr, evaluations, mean_size(stderr, torch.full_like(stderr, pairs - 1)))
