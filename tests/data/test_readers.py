@@ -152,7 +152,14 @@ def test_named_splits_and_class_names(tmp_path):
         ({"x": X, "y": Y * 0}, "class 0 only"),
         ({"x": X[:0], "y": Y[:0]}, "0 samples"),
         ({"x": X, "y": Y - 1}, "count classes from 0, got -1"),
-        ({"x": X, "y": Y + 0.5}, "whole numbers"),
+        ({"x": X, "y": Y + 0.5}, "numbers with fractions; an audit asks about classes"),
+        ({"x": X, "y": np.eye(3)[Y]}, r"shape \(6, 3\); give one class per sample, such as by labels.argmax\(1\)"),
+        ({"x": X, "y": np.array(list("abcdef"))}, "6 different texts for 6 samples, too many"),
+        (
+            {"x": X, "y": np.array(list("abcabc")), "class_names": np.array(["a", "b"])},
+            "'c', which is not in class_names",
+        ),
+        ({"inputs": X}, "holds inputs but no labels for test; add that array, one class per sample"),
         ({"x": X.reshape(6, 2, 2, 4), "y": Y}, "1 or 3 channels"),
         ({"x": X.reshape(6, 2, 2, 2, 2), "y": Y}, "2 axes .* or 3 or 4"),
         ({"x": X[0, 0], "y": Y}, "2 axes .* or 3 or 4"),
@@ -165,6 +172,20 @@ def test_named_splits_and_class_names(tmp_path):
 def test_wrong_arrays_are_refused_with_the_way_out(tmp_path, arrays, message):
     with pytest.raises(DataError, match=message):
         data.load(save(tmp_path / "x.npz", **arrays))
+
+
+def test_labels_may_be_texts_or_whole_floats(tmp_path):
+    text = np.array(["cat", "dog", "owl", "cat", "dog", "owl"])
+    loaded = data.load(save(tmp_path / "x.npz", x=X, y=text))
+    assert loaded.class_names == ("cat", "dog", "owl")
+    assert loaded.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    named = save(tmp_path / "n.npz", x=X, y=text, class_names=np.array(["owl", "dog", "cat"]))
+    assert data.load(named).class_names == ("owl", "dog", "cat")
+    assert data.load(named).labels.tolist() == [2, 1, 0, 2, 1, 0]
+    divided = save(tmp_path / "d.npz", x_train=X, y_train=text, x_test=X[1:3], y_test=text[1:3])
+    assert data.load(divided).labels.tolist() == [1, 2]  # numbered as in training
+    assert data.load(divided).class_names == ("cat", "dog", "owl")
+    assert data.load(save(tmp_path / "f.npz", x=X, y=Y.astype(np.float64))).labels.tolist() == Y.tolist()
 
 
 def test_an_undivided_file_has_no_training_split(tmp_path):

@@ -23,8 +23,8 @@ class Arrays(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A `.npz` file with `inputs` (or `x`) and `labels` (or `y`), or `x_train`, `y_train`, `x_test`, `y_test`.
 
     Inputs of two axes are rows of a table; of three or four they are images: `(N, H, W)`, `(N, C, H, W)` or
-    `(N, H, W, C)`, as uint8 from 0 to 255 or as floats from 0 to 1. An array `class_names` of text is optional, as is
-    `feature_names` for tables.
+    `(N, H, W, C)`, as uint8 from 0 to 255 or as floats from 0 to 1. Labels are class numbers from 0, or names of the
+    classes. An array `class_names` of text is optional, as is `feature_names` for tables.
 
     Args:
         path: the file.
@@ -41,12 +41,14 @@ class Arrays(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             DataError: the file or an array in it is not as described; the text says which and what to do.
         """
         path = Path(self.path)
-        arrays = read_arrays(path)
-        x_key, y_key = _keys(arrays, split, path)
-        inputs, labels = arrays[x_key], _labels(arrays[y_key], f"{path}: {y_key}")
+        held = read_arrays(path)
+        x_key, y_key = _keys(held, split, path)
+        arrays, named = _numbered(held, y_key, path)
+        inputs = arrays[x_key]
+        labels = _labels(arrays[y_key], f"{path}: {y_key}")
         found = _table(inputs, f"{path}: {x_key}") if inputs.ndim == 2 else _images(inputs, f"{path}: {x_key}")
         _check_rows(found.values, labels, path)
-        names = _names(arrays, "class_names", int(labels.max()) + 1, path, at_least=True)
+        names = named or _names(arrays, "class_names", int(labels.max()) + 1, path, at_least=True)
         width = found.values.shape[1] if inputs.ndim == 2 else 0
         rows = spread(labels, self.limit)
         return Dataset(
@@ -79,6 +81,12 @@ def _keys(arrays: Mapping[str, np.ndarray], split: str, path: Path) -> tuple[str
             if split == "train":
                 raise DataError(f"{path} is not divided for training; name its arrays x_train, y_train, x_test, y_test")
             return x, y
+    lone = [x for x, _ in pairs if x in arrays or f"{x}_{split}" in arrays]
+    if lone:
+        raise DataError(
+            f"{path} holds {lone[0]} but no {dict(pairs)[lone[0]]} for {split}; add that array, one class per sample, "
+            f"as in np.savez(path, {lone[0]}=..., {dict(pairs)[lone[0]]}=...)"
+        )
     raise DataError(f"{path} must hold {_KEYS} (asked for: {split}); it holds {', '.join(sorted(arrays)) or 'nothing'}")
 
 
@@ -95,12 +103,45 @@ def _background(arrays: Mapping[str, np.ndarray], path: Path, width: int) -> Ten
     return rows
 
 
+def _numbered(
+    arrays: Mapping[str, np.ndarray], key: str, path: Path
+) -> tuple[Mapping[str, np.ndarray], tuple[str, ...]]:
+    """Return arrays with labels that count classes where they name them, and the names; none where they count already.
+
+    The names are those in `class_names`, else those of all splits together in the order of the alphabet.
+    """
+    if arrays[key].dtype.kind != "U":
+        return arrays, ()
+    labels = {k: v for k, v in arrays.items() if k.partition("_")[0] == key.partition("_")[0] and v.dtype.kind == "U"}
+    everything = np.concatenate([part.reshape(-1) for part in labels.values()])
+    values = np.unique(everything)
+    names = _names(arrays, "class_names", 0, path, at_least=True) or tuple(map(str, values))
+    if len(names) > min(MAX_CLASSES, max(2, len(everything) // 2)) and "class_names" not in arrays:
+        raise DataError(
+            f"{path}: {key} has {len(names):,} different texts for {len(everything):,} samples, too many for classes"
+        )
+    place = {name: number for number, name in enumerate(names)}
+    if strangers := [str(name) for name in values if str(name) not in place]:
+        raise DataError(f"{path}: {key} names the class {strangers[0]!r}, which is not in class_names; add it there")
+    told = {
+        k: np.array([place[str(name)] for name in part.reshape(-1)]).reshape(part.shape) for k, part in labels.items()
+    }
+    return {**arrays, **told}, names
+
+
 def _labels(labels: np.ndarray, what: str) -> Tensor:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
+    if labels.dtype.kind == "f" and np.isfinite(labels).all() and (labels == np.floor(labels)).all():
+        labels = labels.clip(-1, MAX_CLASSES).astype(np.int64)
+    if labels.dtype.kind == "f":
+        raise DataError(f"{what} holds NaN or numbers with fractions; an audit asks about classes, counted from 0")
+    if labels.ndim == 2 and labels.dtype.kind in "iub":
+        raise DataError(f"{what} has shape {labels.shape}; give one class per sample, such as by labels.argmax(1)")
     if labels.ndim != 1 or labels.dtype.kind not in "iub":
         raise DataError(
-            f"{what} must be a vector of whole numbers, one class per sample; got {labels.dtype} {labels.shape}"
+            f"{what} must be a vector of whole numbers or texts, one class per sample; "
+            f"got {labels.dtype} {labels.shape}"
         )
     if len(labels) and int(labels.min()) < 0:
         raise DataError(f"{what} must count classes from 0, got {int(labels.min())}")
