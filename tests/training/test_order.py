@@ -296,6 +296,12 @@ def test_a_recipe_trains_with_it(recipe_file, tmp_path):
     assert '"order_penalize_0.0_0.5":' in lines[0]
 
 
+def test_a_low_end_of_less_than_one_part_is_refused(recipe_file, tmp_path):
+    recipe = Recipe.load(recipe_file, overrides=(*ORDER, "objective.low=0.05", "epochs=1", "limit=16"))
+    with pytest.raises(RecipeError, match=r"objective: low=0.05 of 16 parts is less than one part; give low=0"):
+        train(recipe, tmp_path / "run")
+
+
 def test_terms_are_weighted_by_quoted_names(recipe_file):
     recipe = Recipe.load(
         recipe_file,

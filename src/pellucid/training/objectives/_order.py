@@ -65,8 +65,8 @@ class InteractionOrder(
     statistics of the masked batch, and its running statistics stay those of the clean pass.
 
     Args:
-        low, high, mode: the range, see `OrderRange`. A range that starts below one player starts at nobody: what
-            players add alone is then in it too, see `games.nested_sizes`.
+        low, high, mode: the range, see `OrderRange`. A range that starts at 0 starts at nobody: what players add
+            alone is then in it too, see `games.nested_sizes`. A low end above 0 must hold one player at least.
         grid: cells per side of an image, or (rows, columns); the columns of a table are players each by itself.
         fill: what an absent cell shows: "mean" (per channel, over the training data; zero after a normalization by
             the same mean), "zero" (in the model's input space), or numbers, one per channel.
@@ -116,7 +116,11 @@ class InteractionOrder(
         fit = msgspec.structs.replace(self, fill=fill)
         n = fit.players(inputs[0].float()).count
         for part in fit.ranges:
-            nested_sizes(n, part.low, part.high)
+            if nested_sizes(n, part.low, part.high)[0] == 0 and part.low > 0:
+                raise ValueError(
+                    f"low={part.low:g} of {n} parts is less than one part; give low=0, which also trains what parts "
+                    "add alone, or at least one part, or use a finer grid"
+                )
         return fit
 
     def players(self, x: Tensor) -> Players:
