@@ -33,6 +33,7 @@ from pellucid.games import (
     table,
     zeta,
 )
+from pellucid.games._interactions import rows_up_to
 
 EFFICIENT = ("SV", "STII", "FSII", "k-SII", "Moebius")
 
@@ -382,6 +383,25 @@ def test_the_gain_of_noise_is_exact(name, order):
     weights = index(torch.eye(1 << n, dtype=torch.float64), name, order=k)
     for players, row in weights:
         assert float(row.norm()) == pytest.approx(INDICES[name].noise_gain(len(players), n, k), rel=1e-12)
+
+
+def test_up_to_an_order_many_players_have_few_coalitions():
+    n = 100
+    singles = Interactions(torch.arange(101.0).double(), n_players=n, max_order=1)
+    assert singles.players[:3] == ((), (0,), (1,))
+    assert float(singles[99,]) == 100
+    assert singles.order(1)[0].flatten().tolist() == list(range(n))
+    assert singles.predict(torch.ones(1, n, dtype=torch.bool)).tolist() == [5050]
+    pairs = Interactions(torch.zeros(1 + n + n * (n - 1) // 2, dtype=torch.float64), n_players=n, max_order=2)
+    assert pairs.players[n + 1 : n + 5] == ((0, 1), (0, 2), (1, 2), (0, 3))
+    assert pairs.order(2)[0][-1].tolist() == [98, 99]
+
+
+@pytest.mark.parametrize("order", [1, 3, 7])
+def test_coalitions_up_to_an_order_are_listed_as_in_a_table(order):
+    found = index(drawn(7), "SII", order=order)
+    rows = rows_up_to(7, order).tolist()
+    assert [sum(1 << p for p in players) for players in found.players] == rows
 
 
 def test_dividends_below_the_noise_are_marked():

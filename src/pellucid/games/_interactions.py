@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
+from itertools import combinations
 from math import comb
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,11 @@ def rows_up_to(n_players: int, order: int) -> Int[Tensor, " rows"]:
     size = sizes(n_players)
     rows = (size <= order).nonzero()[:, 0]
     return rows[size[rows].argsort(stable=True)]
+
+
+def _listed(n_players: int, size: int) -> list[tuple[int, ...]]:
+    """Return all coalitions of `size` players in the order of a table's rows, without the table."""
+    return sorted(combinations(range(n_players), size), key=lambda players: players[::-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +95,7 @@ class Interactions:
             return self.sets
         if self.max_order is None:
             return tuple(members(row) for row in range(len(self.values)))
-        return tuple(members(int(row)) for row in rows_up_to(self.n_players, self.max_order))
+        return tuple(players for size in range(self.max_order + 1) for players in _listed(self.n_players, size))
 
     @cached_property
     def _row_of(self) -> dict[tuple[int, ...], int]:
@@ -138,13 +144,14 @@ class Interactions:
         most = n if self.max_order is None else self.max_order
         if not 0 <= size <= most:
             raise ValueError(f"size must be from 0 to {most}, got {size}")
-        if self.sets is None:
+        if self.whole:
             numbers = (sizes(n) == size).nonzero()[:, 0]
             players = ((numbers[:, None] >> torch.arange(n)) & 1).nonzero()[:, 1].view(len(numbers), size)
-            if self.whole:
-                return players, self.values[numbers.to(self.values.device)]
-            start = int((sizes(n) < size).sum())
-            return players, self.values[start : start + len(numbers)]
+            return players, self.values[numbers.to(self.values.device)]
+        if self.sets is None:
+            listed = torch.tensor(_listed(n, size), dtype=torch.int64).view(comb(n, size), size)
+            start = sum(comb(n, s) for s in range(size))
+            return listed, self.values[start : start + len(listed)]
         rows = [row for row, players in enumerate(self.sets) if len(players) == size]
         listed = torch.tensor([self.sets[row] for row in rows], dtype=torch.int64).view(len(rows), size)
         return listed, self.values[rows]
