@@ -74,6 +74,24 @@ def test_what_is_not_plain_is_asked_for_with_its_parts(x):
     with pytest.raises(ModelError, match="its answer has no 7"):
         subject(Says(lambda z: (z, z)), x, output=7)
 
+    def last_of(answer):
+        return answer["logits"]
+
+    with pytest.raises(
+        ModelError, match=r"function last_of given as output raises KeyError.*dict \(out: 8 x 3\)"
+    ) as raised:
+        subject(Says(lambda z: {"out": z}), x, output=last_of)
+    assert "size and channels" not in str(raised.value)
+
+
+def test_a_model_of_other_channels_says_how_images_are_made_to_fit():
+    gray = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    color = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(ModelError, match="--input-size 1xHxW makes the images gray, H high and W wide"):
+        Subject(gray, torch.rand(4, 3, 8, 8))
+    with pytest.raises(ModelError, match="--input-size 3xHxW makes the images color, H high"):
+        Subject(color, torch.rand(4, 1, 8, 8))
+
 
 def test_probabilities_are_read_as_their_logarithms_and_said(x):
     model = Says(lambda z: z.softmax(1))

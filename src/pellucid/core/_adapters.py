@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._errors import described
+
 Output = str | int | Callable[[Any], Tensor]
 """Which part of a model's answer holds the logits: a key or attribute, a position, or a function of the answer."""
 
@@ -71,10 +73,19 @@ def pick(answer: Any, output: Output) -> Tensor:
     """Return the part of a model's answer that `output` names.
 
     Raises:
-        LookupError: the answer has no such part; the text names those it has.
+        LookupError: the answer has no such part, or the function fails on it; the text names the parts it has.
     """
     if callable(output):
-        picked: Tensor = output(answer)
+        try:
+            picked: Tensor = output(answer)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            called = getattr(output, "__name__", type(output).__name__)
+            raise LookupError(
+                f"the function {called} given as output raises {described(error)}; it is given the model's answer, "
+                f"{parts_of(answer)}"
+            ) from error
         return picked
     try:
         if isinstance(output, str) and not isinstance(answer, Mapping):

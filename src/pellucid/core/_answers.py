@@ -177,11 +177,21 @@ def _called(model: nn.Module, inputs: Tensor, name: str) -> Any:
         raise ModelError(_cannot_read(model, x, name, error)) from error
 
 
+def _resized(model: nn.Module, x: Tensor) -> str:
+    """Say how images are brought to what a model reads, with its channels where its first convolution tells them."""
+    if x.ndim != 4:
+        return ""
+    first = next((layer for layer in model.modules() if isinstance(layer, nn.Conv2d)), None)
+    channels = x.shape[1] if first is None or first.in_channels not in (1, 3) else first.in_channels
+    made = {(1, 3): "gray, ", (3, 1): "color, "}.get((channels, x.shape[1]), "")
+    return f"; on the command line --input-size {channels}xHxW makes the images {made}H high and W wide"
+
+
 def _cannot_read(model: nn.Module, x: Tensor, name: str, error: BaseException) -> str:
     kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
     if kinds and x.dtype not in kinds:
         own = ", ".join(sorted(map(str, kinds)))
         hint = f"its parameters are {own} but the inputs {x.dtype}: convert one of them, such as by model.float()"
     else:
-        hint = "give data of the size and channels it was trained on"
+        hint = "give data of the size and channels it was trained on" + _resized(model, x)
     return f"{name} cannot read inputs of shape {tuple(x.shape[1:])} ({described(error)}); {hint}"
