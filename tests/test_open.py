@@ -1,6 +1,7 @@
 """The front door: any model and any data become a subject, or one sentence says why not."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,6 +99,11 @@ def test_other_names_are_noted_and_unknown_ones_refused():
         DataError, match="set has the class 'dg', which is none of the 3 classes of mean; did you mean dog"
     ):
         pellucid.subject(loaded, dataset(("cat", "dg"), classes=2))
+    twice = replace(loaded, class_names=("cat", "dog", "cat"))
+    with pytest.raises(
+        DataError, match="mean has two classes named 'cat', so the labels of set cannot be matched by name"
+    ):
+        pellucid.subject(twice, dataset(("cat", "dog"), classes=2))
 
 
 def test_columns_reach_an_estimator_by_their_names():

@@ -287,6 +287,12 @@ def _matched(dataset: Dataset, loaded: Loaded) -> tuple[Dataset, list[str]]:
         if len(names) < len(known):
             return matched, [f"The data have {len(names)} of the model's {len(known)} classes, matched by name."]
         return matched, ["The data count the classes in another order than the model; they were matched by name."]
+    if set(names) <= set(known):
+        twice = next(name for name in known if known.count(name) > 1)
+        raise DataError(
+            f"{loaded.name} has two classes named {twice!r}, so the labels of {dataset.name} cannot be matched by "
+            "name; give each class a name of its own (--classes on the command line)"
+        )
     if len(names) != len(known):
         stranger = next(name for name in names if name not in known)
         raise DataError(

@@ -182,6 +182,12 @@ def test_another_audit_in_the_folder_is_not_resumed(place, capsys):
     assert "another number of samples (20, now 30); give the same" in said
 
 
+def test_equal_class_names_are_noted(place, capsys):
+    Path("names.txt").write_text("a\nb\na\nc\n", encoding="utf-8")
+    assert run("net.py:make", "d.npz", "--classes", "names.txt", "--plan") == 0
+    assert "note: names.txt gives the name 'a' to more than one class" in capsys.readouterr().out
+
+
 def test_resuming_where_nothing_is_says_so(place, capsys):
     assert run("net.py:make", "d.npz", *FAST, "--out", "typo", "--resume") == 0
     assert capsys.readouterr().out.startswith("nothing to resume in typo: a new audit starts\n")
@@ -235,6 +241,10 @@ def refused(capsys, *arguments, fresh=True):
         ("nowhere.py:make", "nowhere.py does not exist"),
         ("fashion-standart", "there is no model 'fashion-standart'"),
         ("net.py", "lacks the factory"),
+        ("net.py:", "net.py: lacks the factory after the colon; write net.py:NAME"),
+        ("net.py:make@", "lacks the weights after the @; write net.py:make@weights.safetensors, or leave the @ out"),
+        ("folder.pt2", "folder.pt2 is a folder; give the .pt2 file"),
+        ("nowhere.pt2", "nowhere.pt2 does not exist"),
         ("net.py:makes", "did you mean make?"),
         ("net.py:make@missing.safetensors", "missing.safetensors"),
         ("net.py:random", "answers differently"),
@@ -244,6 +254,7 @@ def refused(capsys, *arguments, fresh=True):
     ],
 )
 def test_unfit_models_are_refused(place, capsys, model, message):
+    (place / "folder.pt2").mkdir()
     assert message in refused(capsys, model, "d.npz", "--out", "out")
 
 

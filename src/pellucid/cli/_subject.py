@@ -101,6 +101,10 @@ def load_model(spec: str, reading: Reading) -> Loaded:
     from pellucid import models
     from pellucid.core import ModelError
 
+    if spec.endswith(("@", ".py:")):
+        lacks = "the weights after the @" if spec.endswith("@") else "the factory after the colon"
+        way = f"write {spec}weights.safetensors, or leave the @ out" if spec.endswith("@") else f"write {spec}NAME"
+        raise ModelError(f"{spec} lacks {lacks}; {way}")
     loaded = models.load(spec, device=reading.device, trust=reading.trust)
     if bool(reading.mean) != bool(reading.std):
         raise ModelError("--mean and --std go together; give both")
@@ -110,7 +114,10 @@ def load_model(spec: str, reading: Reading) -> Loaded:
     if reading.input_size:
         loaded = replace(loaded, input_shape=_shape(reading.input_size))
     if reading.classes is not None:
-        loaded = replace(loaded, class_names=models.read_class_names(reading.classes))
+        names = models.read_class_names(reading.classes)
+        twice = next((name for name in names if names.count(name) > 1), None)
+        said = f"{reading.classes.name} gives the name {twice!r} to more than one class; here they look alike."
+        loaded = replace(loaded, class_names=names, notes=(*loaded.notes, *([said] if twice is not None else [])))
     return loaded
 
 

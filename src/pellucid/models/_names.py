@@ -17,7 +17,7 @@ def read_class_names(path: Path | str) -> tuple[str, ...]:
             as the `id2label` of a Hugging Face configuration.
 
     Raises:
-        ModelError: not such a file, names missing or named twice.
+        ModelError: not such a file, or names missing.
     """
     path = Path(path)
     try:

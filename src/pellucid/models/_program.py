@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.core import ModelError, first_line
+from pellucid.core import ModelError, first_line, path_kind
 
 from ._loaded import Loaded
 from ._program_scan import screened
@@ -44,8 +44,9 @@ def from_program(path: Path, device: torch.device, *, trust: bool) -> Loaded:
     Raises:
         ModelError: missing, damaged, able to run code when opened, or for batches of one size only.
     """
-    if not path.is_file():
-        raise ModelError(f"{path} does not exist")
+    if (kind := path_kind(path)) != "file":
+        found = "does not exist" if kind is None else f"is a {kind}" if kind == "folder" else "is not a regular file"
+        raise ModelError(f"{path} {found}; give the .pt2 file that torch.export.save writes")
     source: Any = path if trust else io.BytesIO(screened(path))
     with _quiet():
         try:
