@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -288,7 +289,7 @@ def _matched(dataset: Dataset, loaded: Loaded) -> tuple[Dataset, list[str]]:
             return matched, [f"The data have {len(names)} of the model's {len(known)} classes, matched by name."]
         return matched, ["The data count the classes in another order than the model; they were matched by name."]
     if set(names) <= set(known):
-        twice = next(name for name in known if known.count(name) > 1)
+        twice = next(name for name, count in Counter(known).items() if count > 1)
         raise DataError(
             f"{loaded.name} has two classes named {twice!r}, so the labels of {dataset.name} cannot be matched by "
             "name; give each class a name of its own (--classes on the command line)"

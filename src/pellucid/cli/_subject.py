@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -115,7 +116,7 @@ def load_model(spec: str, reading: Reading) -> Loaded:
         loaded = replace(loaded, input_shape=_shape(reading.input_size))
     if reading.classes is not None:
         names = models.read_class_names(reading.classes)
-        twice = next((name for name in names if names.count(name) > 1), None)
+        twice = next((name for name, count in Counter(names).items() if count > 1), None)
         said = f"{reading.classes.name} gives the name {twice!r} to more than one class; here they look alike."
         loaded = replace(loaded, class_names=names, notes=(*loaded.notes, *([said] if twice is not None else [])))
     return loaded
