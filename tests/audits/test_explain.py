@@ -227,3 +227,12 @@ def test_the_file_says_what_it_is(images: Subject, tmp_path: Path) -> None:
     (tmp_path / "explanation.json").write_text('{"kind": 3}', encoding="utf-8")
     with pytest.raises(DataError, match="is not the JSON it should be"):
         Explained.load(tmp_path)
+
+
+def test_the_reference_leaves_out_methods_that_pass_private_types() -> None:
+    passed = {
+        name for name, member in vars(audits.Explain).items() if "Told" in str(getattr(member, "__annotations__", ""))
+    }
+    assert passed
+    for name in passed:
+        assert ":meta private:" in (getattr(audits.Explain, name).__doc__ or ""), name

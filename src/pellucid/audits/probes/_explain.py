@@ -105,7 +105,10 @@ class Explain:
         return ExplanationSettings(chosen.name, order, self.permutations, self.max_exact)
 
     def measured(self, subject: Subject, rng: Stream, *, work: Work = ALONE) -> Told:
-        """Return the numbers, before they are put into words."""
+        """Return the numbers, before they are put into words.
+
+        :meta private:
+        """
         part, maskers, counts = self._prepared(subject)
         classes = self._classes(part)
         cast = Cast.parse(self.players, part)
@@ -140,7 +143,10 @@ class Explain:
         )
 
     def findings(self, told: Told, rng: Stream) -> list[Finding]:
-        """Put the numbers into words and pictures."""
+        """Put the numbers into words and pictures.
+
+        :meta private:
+        """
         shown = range(min(MOST_FINDINGS, len(told.found)))
         return [summary_finding(told, rng.child("summary")), *(sample_finding(told, k) for k in shown)]
 
