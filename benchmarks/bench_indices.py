@@ -1,6 +1,7 @@
 """How fast are exact interaction indices, against shapiq's exact computer, and what do 20 players cost in memory?
 
-    python benchmarks/bench_indices.py [--players 10 12 14 16] [--rounds 15] [--patience 120] [--quick] [--note]
+    python benchmarks/bench_indices.py [--players 10 12 14 16] [--rounds 15] [--patience 120]
+                                       [--only a|b|c] [--quick] [--note]
 
 (a) Dividends, SII, STII and FSII of order 2 of one random table, ours and shapiq's, equal values checked. Each of
 shapiq's runs has a process of its own, which is stopped after `--patience` seconds; what needs more memory than the
@@ -188,7 +189,10 @@ def over_bare_forwards(rounds: int, n: int, rows_at_most: int) -> str:
             return games.mobius(values), games.shapley(values), games.pair_interactions(values)
 
         runs: dict[str, Callable[[], object]] = {"bare forwards": bare(model, batches), "all exact quantities": play}
-        timings = interleave(runs, reference="bare forwards", rounds=rounds)
+        # A table of the network takes seconds: more rounds than these change nothing there.
+        timings = interleave(
+            runs, reference="bare forwards", rounds=rounds if name == "3 x 256 MLP" else min(rounds, 15)
+        )
         rows += [(name, f"{few:,}", *timing.row()) for timing in timings.values()]
     return markdown_table(("model", "coalitions", *TIMING_HEAD), rows)
 
@@ -199,6 +203,7 @@ def main() -> None:
     parser.add_argument("--players", type=int, nargs="+", default=[10, 12, 14, 16])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--patience", type=float, default=120.0, help="seconds that one run of shapiq may take")
+    parser.add_argument("--only", choices="abc", help="one of the three parts")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that everything runs")
     parser.add_argument("--note", action="store_true", help="write the dated note")
     parser.add_argument("--peer", nargs=3, metavar=("N", "INDEX", "ORDER"), help=argparse.SUPPRESS)
@@ -212,19 +217,24 @@ def main() -> None:
         print(json.dumps(memory()))
         return
     players = [5, 7] if chosen.quick else chosen.players
-    sections = {
-        "Indices of one table, against shapiq's exact computer": indices_against_shapiq(
-            players, chosen.rounds, chosen.patience
+    parts: dict[str, tuple[str, Callable[[], str]]] = {
+        "a": (
+            "Indices of one table, against shapiq's exact computer",
+            lambda: indices_against_shapiq(players, chosen.rounds, chosen.patience),
         ),
-        "Memory": memory_of_twenty(),
-        "Exact quantities over bare forward passes": over_bare_forwards(
-            chosen.rounds, 12 if chosen.quick else 16, 512 if chosen.quick else 1 << 16
+        "b": ("Memory", memory_of_twenty),
+        "c": (
+            "Exact quantities over bare forward passes",
+            lambda: over_bare_forwards(chosen.rounds, 12 if chosen.quick else 16, 512 if chosen.quick else 1 << 16),
         ),
     }
+    sections = {title: make() for part, (title, make) in parts.items() if part == (chosen.only or part)}
     for title, text in sections.items():
         print(f"\n{title}\n\n{text}")
     if chosen.note:
-        print(write_note("indices", sections, packages=("numpy", "shapiq")))
+        print(
+            write_note(f"indices-{chosen.only}" if chosen.only else "indices", sections, packages=("numpy", "shapiq"))
+        )
 
 
 if __name__ == "__main__":

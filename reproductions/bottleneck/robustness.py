@@ -18,7 +18,7 @@ wish = parser.parse_args()
 RESULTS = Path(__file__).resolve().parent / "results"
 RADII = (0, 1, 2, 4)  # in 1/255
 
-for path in sorted(RESULTS.glob("*-order-cifar10-[0-9].json")) + sorted(RESULTS.glob("standard-cifar10-[0-9].json")):
+for path in sorted(RESULTS.glob("[!r]*-cifar10-[0-9].json")):  # spectra, not this program's own results
     name, _, seed = path.stem.rpartition("-")
     target = RESULTS / f"robustness-{path.stem}.json"
     if target.exists():
