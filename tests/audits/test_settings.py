@@ -89,7 +89,7 @@ def test_the_report_and_its_next_commands_keep_the_settings(subject, tmp_path):
     assert "grid=(3, 4)" in report.settings["probes"]
     assert finding.advice.command.endswith("--set bottleneck.grid=3x4")
     kept = tmp_path / "a"
-    with pytest.raises(RunError, match="choice of samples or probes"):
+    with pytest.raises(RunError, match="another choice of probes or of their settings"):
         pellucid.audit(subject, probes=["bottleneck"], budget=9_000, out=kept, resume=True)
 
 

@@ -26,6 +26,12 @@ objective = {kind = "standard"}
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no such signals")
 
 
+def hear() -> None:
+    """Let a child hear every signal, also when the tests run in the background, where shells switch some off."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def stopped(arguments: list[str], ready: Path, number: int, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a command and send it a signal once the file `ready` exists and a moment has passed."""
     program = [sys.executable, "-m", "pellucid.cli", *arguments]
@@ -37,6 +43,7 @@ def stopped(arguments: list[str], ready: Path, number: int, folder: Path) -> sub
         text=True,
         encoding="utf-8",
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=hear,
     )
     deadline = time.monotonic() + 60
     while not any(folder.glob(str(ready))) and process.poll() is None and time.monotonic() < deadline:

@@ -175,7 +175,13 @@ def test_ctrl_c_on_the_command_line_leaves_a_partial_report_and_exit_code_130(pl
     slow += "    def forward(self, x):\n        time.sleep(0.02)\n        return self.body(x)\n"
     (place / "slow.py").write_text(slow)
     command = [sys.executable, "-m", "pellucid.cli", "audit", "slow.py:Slow", "synthetic-images", "--out", "run"]
-    process = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def hear():  # shells switch this signal off for what runs in the background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    process = subprocess.Popen(
+        command, cwd=place, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=hear
+    )
     try:
         deadline = time.monotonic() + 60
         while not (place / "run/report.json").is_file():
