@@ -93,6 +93,14 @@ def test_the_depth_has_an_interval():
     assert depth.low < depth.value == 0.75 < depth.high
 
 
+def test_nothing_bounds_the_depth_where_a_resampled_end_may_be_noise():
+    s = spectrum([1, 3, 3, 3, 4], spread=0.5, floor=0.49, samples=8)
+    reading = _spectra.judged(s, Stream(0))
+    (depth, *_) = _spectra.measures(s, reading)
+    assert depth.high is None
+    assert re.search(r"95% interval [\d.]+ or more, noise included", reading.why)
+
+
 @pytest.mark.parametrize(
     ("strength", "lead"),
     [

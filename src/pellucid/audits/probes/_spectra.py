@@ -124,7 +124,8 @@ def judged(s: Spectrum, rng: Stream) -> Reading:
     likely, low, high = _depth(s, inside, ends, rng)
     shallow = f"The middle is {brief(depth)} times the weaker end" if weaker > 0 else "One end uses no interactions"
     if math.isfinite(low) and weaker > 0:
-        shallow += f" (95% interval {brief(low)} to {brief(high)}, noise included)"
+        ends_at = f"{brief(low)} to {brief(high)}" if math.isfinite(high) else f"{brief(low)} or more"
+        shallow += f" (95% interval {ends_at}, noise included)"
 
     def reading(found: bool | None, why: str, doubt: str = "", more: str = "") -> Reading:
         return Reading(found, middle, depth, f"{why}. {rule}", doubt, more=more, low=low, high=high)
@@ -162,9 +163,12 @@ def _depth(s: Spectrum, inside: Tensor, ends: Tensor, rng: Stream) -> tuple[floa
         return torch.stack([m[inside].min() / e[ends].min().clamp_min(1e-300) for m, e in pairs])
 
     found = bootstrap(s.per_sample, rng=rng, statistic=depths)
-    return float(found.value[0]), float(found.low[0]), float(found.high[1])
+    high = float(found.high[1])
+    # Where the end may be nothing but noise, nothing bounds the depth from above.
+    return float(found.value[0]), float(found.low[0]), high if high < _ENDLESS else math.inf
 
 
+_ENDLESS = 100.0
 MOST_SAMPLES = 10_000
 """Samples beyond which the advice does not go."""
 
