@@ -90,14 +90,18 @@ class Axis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One line of a curve with its interval; `role` says how to draw it (noise: a floor band from 0 up to y)."""
+    """One line of a curve with its interval.
+
+    `role` says how to draw it: main joins its points, points does not (a scatter of them), reference is dashed, and
+    noise is a floor band from 0 up to y.
+    """
 
     name: str
     x: tuple[Number, ...]
     y: tuple[Number, ...]
     low: tuple[Number, ...] = ()
     high: tuple[Number, ...] = ()
-    role: Literal["main", "reference", "noise"] = "main"
+    role: Literal["main", "points", "reference", "noise"] = "main"
 
 
 class Curve(msgspec.Struct, frozen=True, kw_only=True, tag="curve", forbid_unknown_fields=True):
@@ -137,21 +141,41 @@ class Heatmap(msgspec.Struct, frozen=True, kw_only=True, tag="heatmap", forbid_u
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Cells of a picture's grid that belong together, with a signed weight and a label."""
+    """Players of a picture that belong together, with a signed weight and a label.
+
+    Marks with a label are buttons that show one at a time. Marks with an empty label on every player, one each, are a
+    heat map over the picture with colors centered on zero.
+    """
 
     cells: tuple[int, ...]
     weight: Number
     label: str = ""
 
 
+NOBODY = 255
+"""The number in `Picture.owners` of pixels that no player owns."""
+
+
 class Picture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One image, uint8 `(H, W)` or `(H, W, 3)`, with an optional grid of players and marked cells on it."""
+    """One image with its players, marks on them, and arrows.
+
+    Args:
+        pixels: uint8 `(H, W)` or `(H, W, 3)`.
+        title, caption: below the picture.
+        grid: rows and columns of its players, numbered row by row from 0.
+        owners: uint8 `(H, W)`, the player that owns each pixel (255: none), where players are segments and not cells
+            of a grid; smaller maps are stretched over the picture.
+        marks: players that are marked.
+        arrows: `(x, y, dx, dy)` each, in pixels of the picture, x to the right and y down: where `(x, y)` moves.
+    """
 
     pixels: np.ndarray
     title: str
     caption: str = ""
     grid: tuple[int, int] | None = None
+    owners: np.ndarray | None = None
     marks: tuple[Mark, ...] = ()
+    arrows: tuple[tuple[float, float, float, float], ...] = ()
 
 
 class Gallery(msgspec.Struct, frozen=True, kw_only=True, tag="gallery", forbid_unknown_fields=True):
@@ -162,7 +186,68 @@ class Gallery(msgspec.Struct, frozen=True, kw_only=True, tag="gallery", forbid_u
     caption: str = ""
 
 
-Exhibit = Curve | Table | Heatmap | Gallery
+class Node(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One node of a graph.
+
+    Args:
+        id: unique in its graph.
+        label: what is written in it.
+        layer: 0 for the top one.
+        kind: a pattern is met when all of its players are present, an or pattern when at least one is; a coalition is
+            a part that several patterns share.
+        weight: signed effect; None where it has none.
+        noise: weights up to this size cannot be told from rounding.
+        value: what a player shows, such as "17.99" of a table's feature.
+        trend: whether that value lies above or below the baseline; empty where there is no such thing.
+        detail: what else is to be said of it, as plain text.
+        players: numbers of the players it stands for: cells or segments of the picture, or owners of the words.
+    """
+
+    id: str
+    label: str
+    layer: int
+    kind: Literal["root", "pattern", "or", "coalition", "player"]
+    weight: Number = None
+    noise: Number = None
+    value: str = ""
+    trend: Literal["", "above", "below", "equal"] = ""
+    detail: str = ""
+    players: tuple[int, ...] = ()
+
+
+class Edge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A line between two nodes, by their ids; the source lies in a higher layer and is made of the target."""
+
+    source: str
+    target: str
+
+
+class Graph(msgspec.Struct, frozen=True, kw_only=True, tag="graph", forbid_unknown_fields=True):
+    """A layered graph, such as an And-Or graph: what is on top is made of what is below.
+
+    Args:
+        title, caption: above and below it.
+        layers: what each layer holds, from the top.
+        nodes: in their order.
+        edges: from upper to lower nodes.
+        unit: what weights are measured in, such as "log odds".
+        picture: the image beside it, whose players light up with the nodes.
+        words: the text beside it, whose words light up with the nodes.
+        word_owners: the player that owns each word, -1 for none; word k belongs to player k if empty.
+    """
+
+    title: str
+    layers: tuple[str, ...]
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...] = ()
+    caption: str = ""
+    unit: str = ""
+    picture: Picture | None = None
+    words: tuple[str, ...] = ()
+    word_owners: tuple[int, ...] = ()
+
+
+Exhibit = Curve | Table | Heatmap | Gallery | Graph
 
 
 _MOODS: dict[str, Mood] = {"fine": "good", "watch": "care", "weak": "bad"}
@@ -216,7 +301,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         reason: the rule that gave the level, and why that rule.
         advice: what to do next.
         measures: further numbers; comparisons join on their names too.
-        exhibits: curves, tables, heatmaps and galleries.
+        exhibits: curves, tables, heatmaps, galleries and graphs.
         provenance: seed, cost, samples, settings, versions.
         references: arXiv ids or other references of the method.
         cautions: what limits the answer, one sentence each.

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,10 +17,13 @@ import numpy as np
 import torch
 
 from pellucid.core import (
+    NOBODY,
     Curve,
     DataError,
     Exhibit,
     Finding,
+    Gallery,
+    Graph,
     Heatmap,
     Measure,
     Number,
@@ -38,6 +42,7 @@ from pellucid.core import (
 SCHEMA_VERSION = 1
 
 MAX_JSON = 256 * 2**20  # bytes of a report.json
+MOST_PLAYERS = 4096
 
 SCHEMA_ID = "urn:pellucid:report-schema:1"
 
@@ -330,7 +335,29 @@ def _problem(exhibit: Exhibit) -> str:
         if len(exhibit.values) != len(exhibit.rows) or (widths and widths != {len(exhibit.columns)}):
             return f"values must be {len(exhibit.rows)} x {len(exhibit.columns)}, one per row and column"
         return ""
-    return next(filter(None, map(_picture_problem, exhibit.pictures)), "")
+    if isinstance(exhibit, Gallery):
+        return next(filter(None, map(_picture_problem, exhibit.pictures)), "")
+    return graph_problem(exhibit)
+
+
+def graph_problem(graph: Graph) -> str:
+    """Return the first thing that keeps a graph from being drawn; empty if nothing."""
+    layers = {node.id: node.layer for node in graph.nodes}
+    if len(layers) != len(graph.nodes):
+        return "two nodes have the same id"
+    for node in graph.nodes:
+        if not 0 <= node.layer < len(graph.layers):
+            return f"node {node.id!r} is in layer {node.layer}; there are {len(graph.layers)}"
+        if any(not 0 <= player < MOST_PLAYERS for player in node.players):
+            return f"node {node.id!r} stands for a player that is not between 0 and {MOST_PLAYERS - 1}"
+    for edge in graph.edges:
+        if edge.source not in layers or edge.target not in layers:
+            return f"the edge from {edge.source!r} to {edge.target!r} has no node at one of its ends"
+        if layers[edge.source] >= layers[edge.target]:
+            return f"the edge from {edge.source!r} to {edge.target!r} does not lead to a lower layer"
+    if graph.word_owners and len(graph.word_owners) != len(graph.words):
+        return f"there are {len(graph.words)} words but {len(graph.word_owners)} owners of words"
+    return "" if graph.picture is None else _picture_problem(graph.picture)
 
 
 def _curve_problem(curve: Curve) -> str:
@@ -348,15 +375,32 @@ def _picture_problem(picture: Picture) -> str:
     pixels = picture.pixels
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or 0 in pixels.shape or pixels.shape[2:] not in ((), (3,)):
         return f"picture {picture.title!r} must be uint8 (H, W) or (H, W, 3), got {pixels.dtype} {tuple(pixels.shape)}"
+    if any(not math.isfinite(end) for arrow in picture.arrows for end in arrow):
+        return f"picture {picture.title!r} has an arrow that is not finite"
+    if picture.owners is not None:
+        return _owners_problem(picture, picture.owners)
     if picture.grid is None:
         return f"picture {picture.title!r} marks cells but has no grid" if picture.marks else ""
     rows, columns = picture.grid
     if not (0 < rows <= 1024 and 0 < columns <= 1024):
         return f"picture {picture.title!r} has a grid of {rows} x {columns}"
-    cells = [cell for mark in picture.marks for cell in mark.cells]
-    if any(not 0 <= cell < rows * columns for cell in cells):
+    if _outside(picture, rows * columns):
         return f"picture {picture.title!r} marks a cell outside its {rows} x {columns} grid"
     return ""
+
+
+def _owners_problem(picture: Picture, owners: np.ndarray) -> str:
+    if picture.grid is not None:
+        return f"picture {picture.title!r} has both a grid and owners of pixels"
+    if owners.dtype != np.uint8 or owners.ndim != 2 or 0 in owners.shape:
+        return f"owners of {picture.title!r} must be uint8 (H, W), got {owners.dtype} {tuple(owners.shape)}"
+    if _outside(picture, NOBODY):
+        return f"picture {picture.title!r} marks a player that is not between 0 and {NOBODY - 1}"
+    return ""
+
+
+def _outside(picture: Picture, players: int) -> bool:
+    return any(not 0 <= cell < players for mark in picture.marks for cell in mark.cells)
 
 
 def _save(report: Report | Comparison, folder: Path) -> Path:
