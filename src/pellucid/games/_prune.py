@@ -1,9 +1,15 @@
-"""Which few patterns carry a game? Greedy pruning of Harsanyi dividends with its exact error at every step.
+"""Which few patterns carry a game? Greedy pruning of AND and OR terms with its exact error at every step.
 
-Leaving out a set of patterns R makes the error rho(S) = sum of w_T over the T in R with T <= S on coalition S, and
-U = sum of rho(S)**2 over all coalitions. Taking out one more pattern T changes U by 2 w_T q(T) + w_T**2 2**(n-t) with
-q(T) = sum of rho(S) over S >= T = sum over R in the removed of w_R 2**(n - |T u R|). (arXiv:2111.06206; the closed form
-spares the 2**n x 2**n products of the authors' code.)
+A term w_T acts on the coalitions that its 0/1 column c_T holds: those that contain T (AND) or that meet T (OR). Leaving
+out a set of terms makes the error rho = sum of w_R c_R over the removed R, and U = sum of rho(S)**2 over all coalitions.
+Taking out one more term T changes U by 2 w_T q(T) + w_T**2 <c_T, c_T> with q(T) = <c_T, rho>. The columns are never
+built; with P(X) = 2**(n - |X|), the number of coalitions that contain X,
+
+    <and_T, and_R> = P(T u R)
+    <and_T, or_R>  = P(T) - [T and R share nobody] P(T u R)
+    <or_T, or_R>   = 2**n - P(T) - P(R) + P(T u R)
+
+(arXiv:2111.06206; the closed forms spare the 2**n x 2**n products of the authors' code.)
 """
 
 from __future__ import annotations
@@ -25,7 +31,8 @@ class PrunePath:
     """The patterns in the order of their removal and how well the rest explains the game after each removal.
 
     Args:
-        order: int64 `(L,)`, table rows of the non-empty patterns, first removed first; L = 2**n - 1.
+        order: int64 `(L,)`, table rows of the patterns, first removed first; the row of an OR pattern is counted from
+            2**n on. L = 2**n - 1 for AND patterns alone, the OR patterns of two players and more beside them.
         error: float64 `(L+1,)`, U with the first k patterns removed: the squared error summed over all coalitions.
         ratio: float64 `(L+1,)`, R_Omega = A / (A + |what the kept effects miss of v(N)|), A the sum of kept |effects|.
             It looks at one coalition, where leftovers cancel: read `explained` first.
@@ -59,16 +66,31 @@ class PrunePath:
         return len(self.order) - int(enough.max()) if len(enough) else len(self.order)
 
 
-def prune(dividends: Float[Tensor, " rows"], values: Float[Tensor, " rows"], *, window: int = 20) -> PrunePath:
+def prune(
+    dividends: Float[Tensor, " rows"],
+    values: Float[Tensor, " rows"],
+    *,
+    or_terms: Float[Tensor, " rows"] | None = None,
+    window: int = 20,
+) -> PrunePath:
     """Remove patterns one by one, of the `window` weakest the one that harms least; the constant always stays.
 
     Args:
-        dividends: float64 `(2**n,)`, from `harsanyi` or `mobius`.
+        dividends: float64 `(2**n,)`, from `harsanyi` or `mobius`; the AND terms of an AND-OR split.
         values: float64 `(2**n,)`, the game's table.
-        window: how many of the weakest remaining patterns are candidates; 2**n makes it a full greedy search.
+        or_terms: float64 `(2**n,)`, the OR terms of an AND-OR split, zero below two players.
+        window: how many of the weakest remaining patterns are candidates; 2**(n+1) makes it a full greedy search.
 
     Raises:
         ValueError: more than 16 players (the work grows as 4**n), or window below 1.
+
+    Example:
+        >>> import torch
+        >>> from pellucid.games import mobius
+        >>> values = torch.tensor([0.0, 1.0, 0.0, 4.0])  # 1 for player 0, and 3 more for both
+        >>> path = prune(mobius(values), values)
+        >>> path.order.tolist(), path.smallest(1.0)
+        ([2, 1, 3], 2)
     """
     n = players_of(dividends)
     if n > MAX_PRUNE:
@@ -76,7 +98,13 @@ def prune(dividends: Float[Tensor, " rows"], values: Float[Tensor, " rows"], *, 
     if window < 1 or dividends.shape != values.shape:
         raise ValueError(f"need window >= 1 and tables of one shape, got {window}, {dividends.shape}, {values.shape}")
     w = dividends.detach().cpu().to(torch.float64).numpy()
-    order, changes = _greedy(w, n, window)
+    patterns = np.arange(1, len(w))
+    if or_terms is not None:
+        if or_terms.shape != dividends.shape or bool((or_terms[sizes(n) < 2] != 0).any()):
+            raise ValueError("or_terms must have one row per coalition, zero for those of less than two players")
+        w = np.concatenate([w, or_terms.detach().cpu().to(torch.float64).numpy()])
+        patterns = np.concatenate([patterns, len(dividends) + np.flatnonzero(sizes(n).numpy() >= 2)])
+    order, changes = _greedy(w, patterns, n, window)
     v = values.detach().cpu().to(torch.float64)
     error = np.maximum(np.concatenate([[0.0], np.cumsum(changes)]), 0.0)
     ratio = _ratio(w, order)
@@ -87,37 +115,64 @@ def prune(dividends: Float[Tensor, " rows"], values: Float[Tensor, " rows"], *, 
     return PrunePath(torch.from_numpy(order), torch.from_numpy(error), torch.from_numpy(ratio), variance)
 
 
-def _greedy(w: np.ndarray, n: int, window: int) -> tuple[np.ndarray, np.ndarray]:
+class _Columns:
+    """Inner products of the 0/1 columns of AND rows (below 2**n) and OR rows (from 2**n on)."""
+
+    def __init__(self, n: int, *, mixed: bool) -> None:
+        self.mixed, self.bit, self.players = mixed, 1 << n, (1 << n) - 1
+        self.supersets = 2.0 ** (n - sizes(n).numpy())  # P by row
+
+    def norm(self, rows: np.ndarray) -> np.ndarray:
+        """Return <c_T, c_T>."""
+        within: np.ndarray = self.supersets[rows & self.players]
+        return np.where(rows & self.bit, self.bit - within, within) if self.mixed else within
+
+    def inner(self, rows: np.ndarray, one: int) -> np.ndarray:
+        """Return <c_T, c_one> for each T of `rows`."""
+        joined: np.ndarray = self.supersets[(rows | one) & self.players]
+        if not self.mixed:
+            return joined
+        apart, either = (rows & one & self.players) == 0, (rows & self.bit) != 0
+        within, own = self.supersets[rows & self.players], self.supersets[one & self.players]
+        if one & self.bit:
+            return np.where(either, self.bit - within - own + joined, within - apart * joined)
+        return np.where(either, own - apart * joined, joined)
+
+
+def _greedy(w: np.ndarray, patterns: np.ndarray, n: int, window: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the order of removal and the change of U at each."""
-    supersets = 2.0 ** (n - sizes(n).numpy())  # 2**(n-|S|) by row
-    queue = 1 + np.argsort(np.abs(w[1:]), kind="stable")
+    columns = _Columns(n, mixed=len(w) > 1 << n)
+    # Terms that are zero harm nothing, so they go first; an AND-OR split has very many.
+    nothing, patterns = patterns[w[patterns] == 0], patterns[w[patterns] != 0]
+    queue = patterns[np.argsort(np.abs(w[patterns]), kind="stable")]
     total, width = len(queue), min(window, len(queue))
     removed = np.empty(total, dtype=np.int64)
     removed_w = np.empty(total)
     changes = np.empty(total)
     rows = queue[:width].copy()  # the window: weakest patterns not yet removed, weakest first
-    q = np.zeros(width)
+    norm, q = columns.norm(rows), np.zeros(width)
     for step in range(total):
         own = w[rows]
-        change = own * (2 * q + own * supersets[rows])
+        change = own * (2 * q + own * norm)
         best = int(change.argmin())
-        taken = rows[best]
+        taken = int(rows[best])
         removed[step], removed_w[step], changes[step] = taken, w[taken], change[best]
-        rows[best:-1], q[best:-1] = rows[best + 1 :], q[best + 1 :]
+        for entries in (rows, norm, q):
+            entries[best:-1] = entries[best + 1 :]
         if step + width < total:
-            new = queue[step + width]
-            rows[-1] = new
-            q[:-1] += w[taken] * supersets[rows[:-1] | taken]
-            q[-1] = removed_w[: step + 1] @ supersets[removed[: step + 1] | new]
+            new = int(queue[step + width])
+            rows[-1], norm[-1] = new, columns.norm(queue[step + width : step + width + 1])[0]
+            q[:-1] += w[taken] * columns.inner(rows[:-1], taken)
+            q[-1] = removed_w[: step + 1] @ columns.inner(removed[: step + 1], new)
         else:
-            rows, q = rows[:-1], q[:-1]
-            q += w[taken] * supersets[rows | taken]
-    return removed, changes
+            rows, norm, q = rows[:-1], norm[:-1], q[:-1]
+            q += w[taken] * columns.inner(rows, taken)
+    return np.concatenate([nothing, removed]), np.concatenate([np.zeros(len(nothing)), changes])
 
 
 def _ratio(w: np.ndarray, order: np.ndarray) -> np.ndarray:
     taken = np.concatenate([[0.0], w[order]])
-    left = np.abs(w[1:]).sum() - np.cumsum(np.abs(taken))
+    left = np.abs(taken).sum() - np.cumsum(np.abs(taken))
     left[-1] = 0.0
     left = np.maximum(left, 0.0)
     missed = np.abs(np.cumsum(taken))
