@@ -37,6 +37,21 @@ def test_objects_take_the_place_of_their_name_and_new_ones_come_last():
     assert picked["own"] is own
 
 
+def test_probes_outside_the_audit_run_where_they_are_named(monkeypatch):
+    class Extra:
+        name, question = "extra", "What else?"
+
+        def need(self, subject, *, effort): ...
+
+        def __call__(self, subject, budget, rng, *, work=None): ...
+
+    monkeypatch.setattr("pellucid.audits._plan.MORE", {"extra": Extra()})
+    assert list(chosen(None, ())) == list(PROBES)
+    assert list(chosen(["extra", "accuracy"], ())) == ["accuracy", "extra"]
+    with pytest.raises(ValueError, match="did you mean 'extra'"):
+        chosen("extr", ())
+
+
 @pytest.mark.parametrize(
     ("probes", "error", "message"),
     [

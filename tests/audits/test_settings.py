@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import pellucid
-from pellucid.audits import PROBES, changed_settings, settings_of, with_settings
+from pellucid.audits import MORE, PROBES, changed_settings, settings_of, with_settings
 from pellucid.audits.probes import Robustness
 from pellucid.cli import main
 from pellucid.core import PellucidError, RunError, Subject
@@ -64,7 +64,7 @@ def test_settings_are_listed_with_their_meaning():
     assert norms[:2] == ("norms", ("linf", "l2"))
     assert "norms to attack in" in norms.text
     assert radii.text.startswith("more radii")
-    assert all(setting.text for probe in PROBES.values() for setting in settings_of(probe))
+    assert all(setting.text for probe in (PROBES | MORE).values() for setting in settings_of(probe))
 
 
 def test_changed_settings_are_those_that_differ():

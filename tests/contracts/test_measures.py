@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pellucid.audits import MEASURES, PROBES, Requirement, check_known
+from pellucid.audits import MEASURES, MORE, PROBES, Requirement, check_known
 from pellucid.core import Stream, Subject
 from pellucid.data import synthetic_images, synthetic_table
 
@@ -29,14 +29,14 @@ def table():
     return Subject(model, data.inputs, data.labels, bounds=None, modality="tabular")
 
 
-@pytest.mark.parametrize("name", PROBES)
+@pytest.mark.parametrize("name", PROBES | MORE)
 @pytest.mark.parametrize("make", [images, table], ids=["images", "table"])
 def test_every_measure_can_be_required(name, make):
     with Stream(0).child("measures").forked():
         subject = make()
     torch.manual_seed(0)
-    need = PROBES[name].need(subject, effort="quick")
-    for finding in PROBES[name](subject, need.least, Stream(0).child("audit", name)):
+    need = (PROBES | MORE)[name].need(subject, effort="quick")
+    for finding in (PROBES | MORE)[name](subject, need.least, Stream(0).child("audit", name)):
         for measure in (finding.measure, *finding.measures):
             known = MEASURES[measure.name.partition("[")[0]]
             assert known.probe == name

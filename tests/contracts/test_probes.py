@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from pellucid.audits import PROBES
+from pellucid.audits import MORE
+from pellucid.audits import PROBES as AUDITED
 from pellucid.core import Finding, Gallery, PellucidError, Stream, Subject, Work
 from pellucid.data import synthetic_images, synthetic_table
 from pellucid.reports import Report, SubjectCard
@@ -121,6 +122,7 @@ def crowded():
     return Subject(model, x, labels)
 
 
+PROBES = AUDITED | MORE
 IMAGES = synthetic_images(48, rng=Stream(0))
 COLOR = synthetic_images(24, rng=Stream(1), channels=3, size=9)
 TABLE = synthetic_table(48, rng=Stream(0))
@@ -190,7 +192,8 @@ def values(finding):
 
 
 def test_the_table_is_complete():
-    assert list(PROBES) == ["accuracy", "calibration", "robustness", "bottleneck", "concepts", "feature-diversity"]
+    assert list(AUDITED) == ["accuracy", "calibration", "robustness", "bottleneck", "concepts", "feature-diversity"]
+    assert not set(AUDITED) & set(MORE)
     for name, probe in PROBES.items():
         assert probe.name == name
         assert probe.question.endswith("?")

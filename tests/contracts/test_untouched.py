@@ -154,7 +154,8 @@ CALLS: dict[str, Case] = {
     "audits.check": lambda s: audits.check(s.subject, "accuracy >= 0", budget=5000),
 }
 PROBES: dict[str, Case] = {
-    f"probe {name}": lambda s, probe=probe: probe(s.subject, 60_000, s.rng) for name, probe in audits.PROBES.items()
+    f"probe {name}": lambda s, probe=probe: probe(s.subject, 60_000, s.rng)
+    for name, probe in (audits.PROBES | audits.MORE).items()
 }
 
 

@@ -17,12 +17,13 @@ from ._explain import Explained, ExplainedSample, ExplanationFile, explain
 from ._plan import DEFAULT_BUDGET, DEFAULT_SAMPLES, Plan, plan, seconds_per_evaluation
 from ._requirements import MEASURES, Known, Requirement, Requirements, Settings, check_known
 from ._settings import ProbeSetting, changed_settings, settings_of, with_settings
-from .probes import PROBES, Explain
+from .probes import MORE, PROBES, Explain
 
 __all__ = [
     "DEFAULT_BUDGET",
     "DEFAULT_SAMPLES",
     "MEASURES",
+    "MORE",
     "PROBES",
     "Event",
     "Explain",

@@ -32,7 +32,7 @@ from ._events import (
 )
 from ._plan import DEFAULT_BUDGET, Plan, Probes, chosen, plan
 from ._settings import changed_settings
-from .probes import PROBES
+from .probes import MORE, PROBES
 
 
 def audit(
@@ -219,7 +219,7 @@ class _Session:
 
 def _empty_report(subject: Subject, made: Plan, probes: Mapping[str, Probe], *, seed: int, command: str) -> Report:
     # A probe of one's own is named with its settings, so that another choice of them is not taken for the same audit.
-    own = {name: repr(probe) for name, probe in probes.items() if probe != PROBES.get(name)}
+    own = {name: repr(probe) for name, probe in probes.items() if probe != (PROBES | MORE).get(name)}
     return Report(
         pellucid_version=pellucid.__version__,
         subject=_card(subject),

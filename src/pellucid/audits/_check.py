@@ -17,7 +17,7 @@ from ._plan import DEFAULT_BUDGET
 from ._requirements import Requirement, Requirements, Settings, check_known
 from ._settings import with_settings
 from ._wording import listed
-from .probes import PROBES, Robustness
+from .probes import MORE, PROBES, Robustness
 
 SAME_RADIUS = 1e-3
 """Relative difference below which two radii are one: a report's names hold them with a few digits."""
@@ -127,10 +127,11 @@ def probes_for(demands: Sequence[Requirement], *, beside: Sequence[str] = ()) ->
         beside: names of further probes.
     """
     wanted = {demand.probe for demand in demands} | set(beside)
+    probes = PROBES | MORE
     for name in beside:
-        if name not in PROBES:
-            raise RequirementError(f"there is no probe {name!r}; {nearest(name, PROBES)}known are {', '.join(PROBES)}")
-    chosen: list[str | Probe] = [name for name in PROBES if name in wanted and name != "robustness"]
+        if name not in probes:
+            raise RequirementError(f"there is no probe {name!r}; {nearest(name, probes)}known are {', '.join(probes)}")
+    chosen: list[str | Probe] = [name for name in probes if name in wanted and name != "robustness"]
     if "robustness" not in wanted:
         return chosen
     norms = tuple(n for n in ("linf", "l2") if "robustness" in beside or any(d.norm == n for d in demands))

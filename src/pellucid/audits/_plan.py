@@ -15,10 +15,10 @@ from pellucid.core import Effort, Probe, Subject, evaluating, share
 from pellucid.reports import Planned
 
 from ._batches import forwards
-from .probes import PROBES
+from .probes import MORE, PROBES
 
 Probes = str | Probe | Sequence[str | Probe]
-"""What an audit asks: names of `PROBES`, probes of one's own, or a mixture of both."""
+"""What an audit asks: names of `PROBES` and `MORE`, probes of one's own, or a mixture of both."""
 
 DEFAULT_BUDGET = 400_000
 DEFAULT_SAMPLES = 500
@@ -132,7 +132,9 @@ def _step(model: nn.Module, x: Tensor) -> float:
 
 
 def chosen(probes: Probes | None, skip: str | Sequence[str]) -> dict[str, Probe]:
-    """Return the probes to run by name, those of the table in its order, then those given as objects in theirs.
+    """Return the probes to run by name, those of the tables in their order, then those given as objects in theirs.
+
+    Those of `MORE` run only where they are named.
 
     Raises:
         ValueError: an unknown probe, the same one twice, or none left.
@@ -140,12 +142,13 @@ def chosen(probes: Probes | None, skip: str | Sequence[str]) -> dict[str, Probe]
     """
     given = [probes] if isinstance(probes, str | Probe) else list(probes or PROBES)
     leave = [skip] if isinstance(skip, str) else list(skip)
+    known = PROBES | MORE
     for entry in [*given, *leave]:
         if not isinstance(entry, str | Probe):
             raise TypeError(f"probes must be names or probes, got {type(entry).__name__}")
-        if isinstance(entry, str) and entry not in PROBES:
-            near = difflib.get_close_matches(entry, PROBES, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(PROBES)}"
+        if isinstance(entry, str) and entry not in known:
+            near = difflib.get_close_matches(entry, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
             raise ValueError(f"there is no probe {entry!r}; {hint}")
     own: dict[str, Probe] = {}
     for entry in given:
@@ -154,7 +157,7 @@ def chosen(probes: Probes | None, skip: str | Sequence[str]) -> dict[str, Probe]
         if entry.name in own or entry.name in given:
             raise ValueError(f"the probe {entry.name!r} is given twice; a report holds each question once")
         own[entry.name] = entry
-    named = {name: own.pop(name, probe) for name, probe in PROBES.items() if name in given or name in own}
+    named = {name: own.pop(name, probe) for name, probe in known.items() if name in given or name in own}
     left = {name: probe for name, probe in {**named, **own}.items() if name not in leave}
     if not left:
         raise ValueError("no probe is left to run; skip fewer of them")

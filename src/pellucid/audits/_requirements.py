@@ -62,7 +62,7 @@ MEASURES: Mapping[str, Known] = MappingProxyType(
         "worst_class_accuracy": Known("accuracy", "", True),
     }
 )
-"""The measures that probes of `PROBES` make, by name without brackets."""
+"""The measures that probes of `PROBES` and `MORE` make, by name without brackets."""
 
 
 @dataclass(frozen=True)

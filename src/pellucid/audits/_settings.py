@@ -12,7 +12,7 @@ import msgspec
 
 from pellucid.core import PellucidError, Probe, nearest, read_setting
 
-from .probes import PROBES
+from .probes import MORE, PROBES
 
 _NOT_SETTINGS = ("name", "question")
 
@@ -44,8 +44,8 @@ def settings_of(probe: Probe) -> tuple[ProbeSetting, ...]:
 
 
 def changed_settings(probe: Probe) -> dict[str, object]:
-    """Return the settings of a probe that are not what they are in `PROBES`."""
-    usual = PROBES.get(probe.name)
+    """Return the settings of a probe that are not what they are in `PROBES` or `MORE`."""
+    usual = (PROBES | MORE).get(probe.name)
     if type(usual) is not type(probe):
         return {s.name: s.value for s in settings_of(probe)}
     return {s.name: s.value for s in settings_of(probe) if s.value != getattr(usual, s.name)}
@@ -66,7 +66,7 @@ def with_settings(probes: Sequence[str | Probe], changes: Sequence[str]) -> tupl
         >>> with_settings(["accuracy", "robustness"], ["robustness.norms=linf"])
         ('accuracy', Robustness(radii={}, norms=('linf',)))
     """
-    asked = tuple(probes or PROBES)
+    asked, known = tuple(probes or PROBES), PROBES | MORE
     given: dict[str, dict[str, Any]] = {}
     said: dict[str, str] = {}
     for change in changes:
@@ -85,7 +85,7 @@ def with_settings(probes: Sequence[str | Probe], changes: Sequence[str]) -> tupl
             raise PellucidError(f"--set {said[name]}: the probe {name} is not asked here")
     made: list[str | Probe] = []
     for name, probe in zip(names, asked, strict=True):
-        whole = PROBES[name] if isinstance(probe, str) and name in PROBES else probe
+        whole = known[name] if isinstance(probe, str) and name in known else probe
         changed = name in given and not isinstance(whole, str)
         made.append(_changed(whole, given[name]) if changed else probe)  # type: ignore[arg-type]
     return tuple(made)
@@ -103,11 +103,12 @@ def _read(change: str) -> tuple[str, tuple[str, ...], Any]:
         (name, *keys), value = read_setting(change)
     except ValueError as error:
         raise PellucidError(f"{error}; write it like bottleneck.settings=official") from None
-    if name not in PROBES:
+    probes = PROBES | MORE
+    if name not in probes:
         raise PellucidError(
-            f"--set {change}: there is no probe {name!r}; {nearest(name, PROBES)}the probes are {', '.join(PROBES)}"
+            f"--set {change}: there is no probe {name!r}; {nearest(name, probes)}the probes are {', '.join(probes)}"
         )
-    known = [setting.name for setting in settings_of(PROBES[name])]
+    known = [setting.name for setting in settings_of(probes[name])]
     if not known:
         raise PellucidError(f"--set {change}: the probe {name} has no settings")
     if not keys or keys[0] not in known:

@@ -127,13 +127,14 @@ def audit(
 
 
 def _check_names(probes: tuple[str, ...], skip: tuple[str, ...]) -> None:
-    from pellucid.audits import PROBES
+    from pellucid.audits import MORE, PROBES
     from pellucid.core import PellucidError
 
+    known = PROBES | MORE
     for name in (*probes, *skip):
-        if name not in PROBES:
-            near = difflib.get_close_matches(name, PROBES, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the probes are {', '.join(PROBES)}"
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the probes are {', '.join(known)}"
             raise PellucidError(f"there is no probe {name!r}; {hint}")
     if set(probes or PROBES) <= set(skip):
         raise PellucidError("no probe is left to run; skip fewer of them")

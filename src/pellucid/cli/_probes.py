@@ -10,13 +10,14 @@ def list_probes() -> int:
 
     What each costs depends on the model and the samples: `pellucid audit MODEL DATA --plan` shows it.
     """
-    from pellucid.audits import PROBES, settings_of
+    from pellucid.audits import MORE, PROBES, settings_of
 
-    say(table(("probe", "question"), [(name, probe.question) for name, probe in PROBES.items()]))
+    asked = [(name, "always" if name in PROBES else "when named", p.question) for name, p in (PROBES | MORE).items()]
+    say(table(("probe", "asked", "question"), asked))
     say("\n`pellucid audit MODEL DATA --plan` shows what each would cost; --probe NAME asks only that one.\n")
     rows = [
         (f"{name}.{setting.name}", _written(setting.value), setting.text.partition(". ")[0].rstrip("."))
-        for name, probe in PROBES.items()
+        for name, probe in (PROBES | MORE).items()
         for setting in settings_of(probe)
     ]
     say(table(("setting", "default", "meaning"), rows))

@@ -1,8 +1,7 @@
-"""The questions an audit asks, one file each; `PROBES` is the table."""
+"""The questions an audit asks, one file each; `PROBES` and `MORE` are the tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import MappingProxyType
 
 from pellucid.core import Probe
@@ -15,12 +14,27 @@ from ._diversity import FeatureDiversity
 from ._explain import Explain
 from ._robustness import Robustness
 
-__all__ = ["PROBES", "Accuracy", "Bottleneck", "Calibration", "Concepts", "Explain", "FeatureDiversity", "Robustness"]
+__all__ = [
+    "MORE",
+    "PROBES",
+    "Accuracy",
+    "Bottleneck",
+    "Calibration",
+    "Concepts",
+    "Explain",
+    "FeatureDiversity",
+    "Robustness",
+]
 
-PROBES: Mapping[str, Probe] = MappingProxyType(
-    {
-        probe.name: probe
-        for probe in (Accuracy(), Calibration(), Robustness(), Bottleneck(), Concepts(), FeatureDiversity())
-    }
+
+def _by_name(*probes: Probe) -> MappingProxyType[str, Probe]:
+    return MappingProxyType({probe.name: probe for probe in probes})
+
+
+PROBES: MappingProxyType[str, Probe] = _by_name(
+    Accuracy(), Calibration(), Robustness(), Bottleneck(), Concepts(), FeatureDiversity()
 )
-"""Every probe by name, in the order an audit runs them."""
+"""The probes of an audit by name, in the order it runs them."""
+
+MORE: MappingProxyType[str, Probe] = _by_name()
+"""Probes that an audit runs only where they are asked for by name."""
