@@ -4,6 +4,7 @@ from . import _panels  # noqa: F401 - gives the results their form in notebooks 
 from ._calibration import Calibration, calibration
 from ._classification import Classification, classification
 from ._diversity import FeatureDiversity, Similarity, feature_diversity, initial_similarity, similarity, watchable
+from ._front import hypervolume, pareto_front
 from ._robustness import RadiusAttack, RobustnessCurve, robustness_curve, robustness_evaluations
 from ._trust import (
     SearchCheck,
@@ -27,8 +28,10 @@ __all__ = [
     "calibration",
     "classification",
     "feature_diversity",
+    "hypervolume",
     "initial_similarity",
     "more_steps",
+    "pareto_front",
     "random_search_beats",
     "robustness_curve",
     "robustness_evaluations",
