@@ -89,15 +89,20 @@ from ._ranks import Ranks
 from ._runs import RunFolder, versions
 from ._scores import cross_entropy, log_odds, log_probability, logit, margin, probability
 from ._settings import read_setting
+from ._simplex import min_norm_weights, moment_weights
 from ._statistics import Interval, PairedTest, bootstrap, mcnemar, paired_difference, wilson
 from ._streams import Stream, preserved_randomness
 from ._subject import Subject
+from ._text import Text
+from ._tokenizer import Encoded, Tokenizer
+from ._warp import PADDINGS, Padding, check_pictures, warp
 from ._work import ALONE, Compute, Elsewhere, Work
 
 __all__ = [
     "ALONE",
     "MOST_ROWS",
     "NOBODY",
+    "PADDINGS",
     "Advice",
     "Attack",
     "Axis",
@@ -112,6 +117,7 @@ __all__ = [
     "Edge",
     "Effort",
     "Elsewhere",
+    "Encoded",
     "Estimate",
     "Exhibit",
     "Finding",
@@ -139,6 +145,7 @@ __all__ = [
     "Objective",
     "OnStep",
     "Output",
+    "Padding",
     "PairedTest",
     "Panel",
     "PellucidError",
@@ -158,10 +165,13 @@ __all__ = [
     "Stream",
     "Subject",
     "Table",
+    "Text",
+    "Tokenizer",
     "Value",
     "Weighting",
     "Work",
     "bootstrap",
+    "check_pictures",
     "cross_entropy",
     "decode_image",
     "described",
@@ -175,6 +185,8 @@ __all__ = [
     "margin",
     "mcnemar",
     "measured",
+    "min_norm_weights",
+    "moment_weights",
     "mood",
     "nearest",
     "number",
@@ -198,6 +210,7 @@ __all__ = [
     "spark",
     "staged",
     "versions",
+    "warp",
     "wilson",
     "write_atomic",
     "write_json",

@@ -50,13 +50,17 @@ class Heard(NamedTuple):
     notes: tuple[str, ...]
 
 
-def hear(model: nn.Module, inputs: Tensor, ids: Tensor, name: str, output: Output | None = None) -> Heard:
+def hear(
+    model: nn.Module, inputs: Tensor, ids: Tensor, name: str, output: Output | None = None, *, number: str = ""
+) -> Heard:
     """Try a model and return it as one that answers with logits, or say in one sentence why it cannot be audited.
+
+    A model that answers with a `number`, which is no logit, is left as it is.
 
     Raises:
         ModelError: the model raises, answers with no `(B, K)` scores, with NaN, or differently when asked twice.
     """
-    _check_module(model, name)
+    _check_module(model, name, number)
     x, few = inputs[:ASKED].clone(), ids[:ASKED]
     notes: list[str] = []
     with evaluating(model), torch.no_grad():
@@ -68,7 +72,9 @@ def hear(model: nn.Module, inputs: Tensor, ids: Tensor, name: str, output: Outpu
             raise ModelError(
                 f"{name} answers differently when asked twice in eval mode; remove the randomness (functional dropout?)"
             )
-        if are_probabilities(first):
+        if number:
+            pass
+        elif are_probabilities(first):
             notes.append(_SOFTMAX.format(name=name, layer="softmax"))
             model = LogProbabilities(model)
         elif first.shape[1] == 1:
@@ -133,12 +139,12 @@ def _ends_in_sigmoid(model: nn.Module, x: Tensor) -> bool:
     return step is not None and step.name().startswith("SigmoidBackward")
 
 
-def _check_module(model: object, name: str) -> None:
+def _check_module(model: object, name: str, number: str) -> None:
     if not isinstance(model, nn.Module):
         raise ModelError(
             f"{name} must be a torch.nn.Module, got {type(model).__name__}; pellucid.subject takes any callable"
         )
-    if getattr(model, "regression", False):
+    if getattr(model, "regression", False) and not number:
         raise ModelError(
             f"{name} predicts a number, and an audit asks about classes; games take its `.model` as it is: "
             "games.ModelGame with games.output()"
@@ -189,7 +195,9 @@ def _resized(model: nn.Module, x: Tensor) -> str:
 
 def _cannot_read(model: nn.Module, x: Tensor, name: str, error: BaseException) -> str:
     kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
-    if kinds and x.dtype not in kinds:
+    if not x.is_floating_point():
+        hint = "give the ids of its own tokenizer, no more of them than it has positions for"
+    elif kinds and x.dtype not in kinds:
         own = ", ".join(sorted(map(str, kinds)))
         hint = f"its parameters are {own} but the inputs {x.dtype}: convert one of them, such as by model.float()"
     else:

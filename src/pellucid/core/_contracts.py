@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ._subject import Subject
     from ._work import Work
 
-Modality = Literal["image", "tabular"]
+Modality = Literal["image", "tabular", "text"]
 Effort = Literal["quick", "full"]
 
 Model = Callable[[Tensor], Tensor]
@@ -94,6 +95,11 @@ Value = Callable[[Float[Tensor, "c k"]], Float[Tensor, "c *b"]]
 class Space(Protocol):
     """A way to distort inputs within a budget; `params` is one tensor, batch first."""
 
+    @property
+    def budget(self) -> float:
+        """The largest `size` allowed."""
+        ...
+
     def zeros(self, x: Tensor) -> Tensor:
         """The parameters that leave `x` unchanged."""
         ...
@@ -106,7 +112,7 @@ class Space(Protocol):
         """The distorted inputs, inside bounds; differentiable in `params`."""
         ...
 
-    def ascent(self, grad: Tensor, size: float) -> Tensor:
+    def ascent(self, x: Tensor, grad: Tensor, size: float) -> Tensor:
         """The steepest step along `grad`, its length `size` times the budget."""
         ...
 
@@ -118,8 +124,8 @@ class Space(Protocol):
         """The same space with `factor` times the budget."""
         ...
 
-    def size(self, params: Tensor) -> Float[Tensor, " b"]:
-        """How much of the budget each sample uses, in the space's own unit (a radius)."""
+    def size(self, x: Tensor, params: Tensor) -> Float[Tensor, " b"]:
+        """How large each sample's distortion is, in the space's own unit (a radius); scaling does not change it."""
         ...
 
 
@@ -130,10 +136,13 @@ class Perturbed:
     Args:
         inputs: distorted inputs `(b, ...)`.
         params: the space's parameters that render them.
-        success: `(b,)` bool, the model is wrong on the distorted input.
-        loss: `(b,)` the attack's loss at the distorted input.
+        success: `(b,)` bool, the model is wrong on the distorted input; of a targeted attack, it answers the target.
+        loss: `(b,)` the attack's loss at the distorted input; of a targeted attack, minus the loss to the target.
         evaluations: model evaluations spent, a gradient counted as two.
         zero_gradients: `(b,)` int, steps at which a sample's gradient was exactly zero.
+        space: the space that `params` belong to; None where the attack has none.
+        trace: `(t, b)` losses of the first ascent, iterate by iterate, NaN once a sample was dropped; None without an
+            ascent. Losses that fall along the steps are a sign of masked gradients.
     """
 
     inputs: Tensor
@@ -142,13 +151,37 @@ class Perturbed:
     loss: Float[Tensor, " b"]
     evaluations: int
     zero_gradients: Int[Tensor, " b"]
+    space: Space | None = None
+    trace: Float[Tensor, "t b"] | None = None
+
+    def replay(self, x: Tensor) -> Tensor:
+        """Return the same distortions of `x`: of the attacked inputs, or of others of the same shape, row by row.
+
+        Raises:
+            DataError: the attack has no space, or `x` has another number of rows.
+        """
+        if self.space is None:
+            raise DataError("this result cannot be replayed: its attack searched no space; use its inputs")
+        if len(x) != len(self.params):
+            raise DataError(f"x has {len(x)} rows but {len(self.params)} samples were attacked")
+        with torch.no_grad():
+            return self.space.render(x, self.params.to(x.device))
 
 
 @runtime_checkable
 class Attack(Protocol):
-    """Searches a space for inputs that the model gets wrong."""
+    """Searches for inputs that the model gets wrong, or for which it answers the target."""
 
-    def __call__(self, model: Model, x: Tensor, y: Tensor, *, rng: Stream) -> Perturbed: ...
+    def __call__(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        *,
+        rng: Stream,
+        start: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Perturbed: ...
 
 
 # -- training -----------------------------------------------------------------------------------------------------
@@ -201,6 +234,8 @@ class Dataset:
         background: `(M, ...)` inputs of the training split, what is usual for a feature; None where unknown.
         groups: columns that belong together and play as one player, by the group's name; columns in no group play
             alone.
+        texts: one per sample, for texts; `inputs` then are token ids `(N, L)`, or `(N, 0)` before there is a tokenizer.
+        labelled: whether the labels say something; without labels they are all 0.
     """
 
     inputs: Tensor
@@ -214,8 +249,12 @@ class Dataset:
     feature_names: tuple[str, ...] = ()
     background: Tensor | None = None
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    texts: tuple[str, ...] = ()
+    labelled: bool = True
 
     def __post_init__(self) -> None:
+        if self.texts and len(self.texts) != len(self.labels):
+            raise DataError(f"{self.name} has {len(self.labels)} samples but {len(self.texts)} texts")
         for what, names in (("class", self.class_names), ("feature", (*self.feature_names, *self.groups))):
             for name in names:
                 if not _is_text(name):

@@ -17,6 +17,7 @@ from ._answers import answers, differentiable, hear
 from ._contracts import Modality
 from ._errors import DataError, ModelError
 from ._modes import device_of, evaluating
+from ._text import Text
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class Subject:
     Args:
         model: maps a batch of inputs to logits `(B, K)`; one logit is read as two classes, and probabilities as their
             logarithms, with a note. Its own device is used.
-        inputs: `(N, ...)` float inputs; images are `(N, C, H, W)`, tables `(N, D)`.
+        inputs: `(N, ...)` float inputs; images are `(N, C, H, W)`, tables `(N, D)`; texts are int64 token ids `(N, L)`.
         labels: `(N,)` int64, or None.
-        bounds: least and greatest legal input value, or None for unbounded features.
+        bounds: least and greatest legal input value, or None for unbounded features; texts have none.
         modality: what one input is.
         class_names: one per class; numbers if not given.
         ids: `(N,)` int64 stable sample ids, all different; row numbers if not given. Kept on the CPU.
@@ -43,6 +44,9 @@ class Subject:
         groups: columns of a table that play as one player, by the group's name; columns in no group play alone.
         output: where the logits are in the answer of a model that returns more: a key or attribute, a position, or a
             function of the answer. A part called `logits` and a single tensor are found without it.
+        texts: what the tokens of each text are, one per row of `inputs`.
+        number: what the model's one number is, such as "cosine similarity", for a model that measures and does not
+            tell classes apart; it then has no labels, and `logits` gives the number.
 
     The field `differentiable` says whether the logits follow the inputs by autograd: attacks need that.
 
@@ -66,21 +70,29 @@ class Subject:
     background: Tensor | None = field(default=None, kw_only=True)
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict, kw_only=True)
     output: Output | None = field(default=None, kw_only=True)
+    texts: tuple[Text, ...] = field(default=(), kw_only=True)
+    number: str = field(default="", kw_only=True)
     objective: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     differentiable: bool = field(default=True, init=False)
     _first: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_kinds(self)
-        _check_inputs(self.inputs, self.bounds, self.modality)
+        if self.modality == "text":
+            _set(self, bounds=None)  # ids have no order
+            _check_texts(self)
+        else:
+            _check_inputs(self.inputs, self.bounds, self.modality)
         samples = len(self.inputs)
         ids = torch.arange(samples) if self.ids is None else self.ids.cpu()
         _check_ids(ids, samples)
         # Samples rest on the CPU and travel to the model batch by batch, so that no probe mixes devices.
         labels = None if self.labels is None else self.labels.cpu()
         _set(self, inputs=self.inputs.detach().cpu(), labels=labels, ids=ids)
-        heard = hear(self.model, self.inputs, ids, self.name, self.output)
+        heard = hear(self.model, self.inputs, ids, self.name, self.output, number=self.number)
         classes = heard.first.shape[1]
+        if self.number:
+            _check_number(self, classes)
         if self.class_names and len(self.class_names) != classes:
             raise DataError(
                 f"{self.data_name} comes with {len(self.class_names)} class names but {self.name} tells {classes} "
@@ -108,10 +120,10 @@ class Subject:
             output=None,  # done: the wrapped model answers with logits alone
             notes=(*self.notes, *heard.notes),
             surrogates=surrogates,
-            class_names=tuple(self.class_names) or tuple(str(k) for k in range(classes)),
+            class_names=tuple(self.class_names) or ((self.number,) if self.number else tuple(map(str, range(classes)))),
             background=None if self.background is None else self.background.detach().cpu(),
             groups={name: tuple(columns) for name, columns in self.groups.items()},
-            differentiable=differentiable(heard.model, self.inputs[:1]),
+            differentiable=self.inputs.is_floating_point() and differentiable(heard.model, self.inputs[:1]),
             _first=heard.first,
         )
 
@@ -139,7 +151,9 @@ class Subject:
             raise DataError("a subject needs at least one sample, got none")
         part = copy.copy(self)
         labels = None if self.labels is None else self.labels[rows.to(self.labels.device)]
-        return _set(part, inputs=self.inputs[rows.to(self.inputs.device)], labels=labels, ids=self.ids[rows.cpu()])
+        texts = tuple(self.texts[row] for row in rows.tolist()) if self.texts else ()
+        inputs = self.inputs[rows.to(self.inputs.device)]
+        return _set(part, inputs=inputs, labels=labels, ids=self.ids[rows.cpu()], texts=texts)
 
     def logits(self, *, batch_size: int = 256) -> Tensor:
         """Return the logits of all samples, `(N, K)` on the CPU: float64 if the model answers so, else float32.
@@ -195,6 +209,28 @@ def _check_kinds(subject: Subject) -> None:
             raise DataError(f"{name} must be a torch.Tensor, got {type(value).__name__}; torch.as_tensor makes one")
     if subject.modality not in get_args(Modality):
         raise DataError(f"modality must be one of {', '.join(get_args(Modality))}, got {subject.modality!r}")
+
+
+def _check_texts(subject: Subject) -> None:
+    inputs, texts = subject.inputs, subject.texts
+    if inputs.ndim != 2 or inputs.numel() == 0:
+        raise DataError(f"texts must be token ids of shape (N, length), got {tuple(inputs.shape)}")
+    if inputs.dtype != torch.int64 or int(inputs.min()) < 0:
+        raise DataError(f"token ids must be int64 numbers from 0 on, got {inputs.dtype}; tokenize the texts first")
+    if len(texts) != len(inputs):
+        raise DataError(
+            f"there are {len(inputs)} rows of token ids but {len(texts)} texts; pellucid.subject makes both"
+        )
+    for row, text in enumerate(texts):
+        if len(text) != inputs.shape[1]:
+            raise DataError(f"text {row} has {len(text)} tokens but the inputs {inputs.shape[1]}; fill up with padding")
+
+
+def _check_number(subject: Subject, columns: int) -> None:
+    if columns != 1:
+        raise ModelError(f"{subject.name} answers with {columns} numbers, not with one {subject.number}")
+    if subject.labels is not None:
+        raise DataError(f"{subject.name} measures {subject.number} and tells no classes apart; leave the labels out")
 
 
 def _check_inputs(inputs: Tensor, bounds: tuple[float, float] | None, modality: Modality) -> None:
