@@ -1,16 +1,11 @@
 from __future__ import annotations
 
-import base64
-import io
 import json
-import math
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from pellucid.core import Axis, Curve, Heatmap, Line, Mark, Picture, Table
+from pellucid.core import Axis, Curve, Heatmap, Line, Table
 from pellucid.reports import _figures as figures
 
 
@@ -261,50 +256,26 @@ def test_only_small_heatmaps_are_labelled() -> None:
 # -- pictures ------------------------------------------------------------------------------------------------------
 
 
-def decoded(url: str) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,")))))
+# -- points --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (1, 1)])
-def test_pictures_keep_their_pixels(shape: tuple[int, ...]) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    np.testing.assert_array_equal(decoded(figures.data_url(pixels)), pixels)
+def test_points_are_not_joined() -> None:
+    drawing = figures.chart(curve(line(role="points"), line("b", (3.0, 1.0, 2.0), role="points")))
+    drawn = series(drawing)
+    assert [one["type"] for one in drawn.values()] == ["scatter", "scatter"]
+    assert [one["itemStyle"]["color"] for one in drawn.values()] == ["$series-0", "$series-1"]
+    assert [key.symbol for key in drawing.keys] == ["circle-alone", "rect-alone"]
+    assert drawing.options["tooltip"]["trigger"] == "item"
+    assert drawing.summary.startswith("Scatter plot: T.")
 
 
-def test_large_pictures_are_shrunk() -> None:
-    url = figures.data_url(np.zeros((1000, 2000, 3), dtype=np.uint8))
-    assert decoded(url).shape == (192, 384, 3)
-
-
-def test_marks_cover_their_cells() -> None:
-    marks = (
-        Mark(cells=(1, 3), weight=-2.0, label="m"),
-        Mark(cells=(0,), weight=1.0, label="+1.0"),
-        Mark(cells=(), weight=None),
-    )
-    picture = Picture(pixels=np.zeros((6, 9), np.uint8), title="p", grid=(2, 3), marks=marks)
-    drawing = figures.overlay(picture)
-    assert (drawing.width, drawing.height, drawing.crisp) == (9, 6, True)
-    assert (drawing.across, drawing.down) == ((3,), (3, 6))
-    first, second, third = drawing.marks
-    assert first.boxes == ((3, 0, 3, 3), (0, 3, 3, 3))
-    assert first.glyph == ((1, 0), (0, 1))
-    assert (first.positive, first.length, first.text) == (False, 20, "\N{MINUS SIGN}2")
-    assert (second.positive, second.length, second.text) == (True, 10, "+1")
-    assert [mark.label for mark in drawing.marks] == ["m", "", ""]
-    assert (third.boxes, third.length, third.text) == ((), 0, "")
-
-
-def test_boxes_tile_a_picture_whose_size_the_grid_does_not_divide() -> None:
-    marks = tuple(Mark(cells=(k,), weight=1.0) for k in range(12))
-    drawing = figures.overlay(Picture(pixels=np.zeros((28, 28), np.uint8), title="p", grid=(3, 4), marks=marks))
-    area = sum(width * height for mark in drawing.marks for _, _, width, height in mark.boxes)
-    assert math.isclose(area, 28 * 28, rel_tol=1e-3)
-
-
-def test_a_picture_without_a_grid_is_only_a_picture() -> None:
-    drawing = figures.overlay(Picture(pixels=np.zeros((200, 9), np.uint8), title="p"))
-    assert (drawing.across, drawing.down, drawing.marks, drawing.crisp) == ((), (), (), False)
+def test_points_beside_a_line_have_colors_of_their_own() -> None:
+    drawing = figures.chart(curve(line(), line("b", low=(0.0, 1.0, 2.0), high=(2.0, 3.0, 4.0), role="points")))
+    drawn = series(drawing)
+    assert (drawn["line-0"]["type"], drawn["line-1"]["type"]) == ("line", "scatter")
+    assert drawn["line-1"]["itemStyle"]["color"] == "$series-1"
+    assert drawn["line-1"]["markLine"]["data"][0] == [{"coord": [0.0, 0.0]}, {"coord": [0.0, 2.0]}]
+    assert drawing.options["tooltip"]["trigger"] == "axis"
 
 
 # -- tables --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""From exhibits to what draws them: chart options, shades of heatmaps, overlays of pictures. Pure data to data.
+"""From exhibits to what draws them: chart options, shades of heatmaps, cells of tables. Pure data to data.
 
 Colors are tokens such as `$series-0`; the page replaces them by those of its light or dark theme. Points carry
 `[x, y, low, high]`, so that the page can word its tooltips from them.
@@ -6,19 +6,14 @@ Colors are tokens such as `$series-0`; the page replaces them by those of its li
 
 from __future__ import annotations
 
-import base64
-import io
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from msgspec.structs import replace
-from PIL import Image
 
-from pellucid.core import Axis, Curve, Heatmap, Line, Number, Picture, Table
+from pellucid.core import Axis, Curve, Heatmap, Line, Number, Table
 
 from . import _format
 
@@ -27,12 +22,14 @@ DASHES = ("dashed", "dotted", [8, 3, 2, 3])
 DASHED_KEYS = ("reference", "dotted", "dash-dot")
 """Reference lines by their dashes, on the chart and in its legend."""
 
+COLORED = ("main", "points")
+"""Roles of lines that get a color of their own."""
+
 SERIES = 6
 SHADES = 20
 MAX_ROWS = 200
 MAX_CELLS = 64 * 64
 MAX_BARS = 60  # more columns than that nobody tells apart
-LARGEST_PICTURE = 384
 VALUES_UP_TO = 12
 
 
@@ -85,7 +82,7 @@ def chart(curve: Curve) -> Chart:
         rows, every = rows[:MAX_ROWS], 1
     options = _bars(curve) if curve.bars else _lines(curve)
     flat = curve.bars and lies_down(curve)
-    series = max(1, sum(line.role == "main" for line in curve.lines))
+    series = max(1, sum(line.role in COLORED for line in curve.lines))
     x_label, y_label = _axis_label(curve.x), _axis_label(curve.y)
     return Chart(
         options=options,
@@ -136,20 +133,20 @@ def _color(index: int) -> str:
 
 
 def _mains(lines: Sequence[Line]) -> dict[int, int]:
-    """Return the color index of each line: main lines are counted through, others have none."""
-    mains = [k for k, line in enumerate(lines) if line.role == "main"]
+    """Return the color index of each line: main lines and points are counted through, others have none."""
+    mains = [k for k, line in enumerate(lines) if line.role in COLORED]
     return {k: rank for rank, k in enumerate(mains)}
 
 
 def _keys(curve: Curve) -> tuple[Key, ...]:
     rank, own, dashes = _mains(curve.lines), _own_floors(curve.lines), _dashes(curve.lines)
-    if len(curve.lines) == 1 and curve.lines[0].role == "main":
+    if len(curve.lines) == 1 and curve.lines[0].role in COLORED:
         return ()
 
     def key(k: int, line: Line) -> Key:
         if k in own and not curve.bars:
             return Key(line.name, f"series-{own[k] % SERIES}", "dotted")
-        style = f"series-{rank[k] % SERIES}" if line.role == "main" else line.role
+        style = f"series-{rank[k] % SERIES}" if k in rank else line.role
         return Key(line.name, style, _key_symbol(line, curve, rank.get(k, 0), dashes.get(k, 0)))
 
     return tuple(key(k, line) for k, line in enumerate(curve.lines))
@@ -157,9 +154,11 @@ def _keys(curve: Curve) -> tuple[Key, ...]:
 
 def _key_symbol(line: Line, curve: Curve, rank: int, dash: int) -> str:
     if curve.bars:
-        return "bar" if line.role == "main" else "tick"
+        return "bar" if line.role in COLORED else "tick"
     if line.role == "reference":
         return DASHED_KEYS[dash % len(DASHED_KEYS)]
+    if line.role == "points":
+        return f"{SYMBOLS[rank % len(SYMBOLS)]}-alone"
     return SYMBOLS[rank % len(SYMBOLS)] if line.role == "main" else line.role
 
 
@@ -232,11 +231,14 @@ def _lines(curve: Curve) -> dict[str, Any]:
     rank = _mains(curve.lines)
     points = [_points(line, curve) for line in curve.lines]
     # Noise has no sign: where the curve has one, the floor reaches below zero too.
-    signed = any(v is not None and v < 0 for line in curve.lines if line.role == "main" for v in line.y)
+    signed = any(v is not None and v < 0 for line in curve.lines if line.role in COLORED for v in line.y)
     own, dashes = _own_floors(curve.lines), _dashes(curve.lines)
     series: list[dict[str, Any]] = []
     for k, (line, data) in enumerate(zip(curve.lines, points, strict=True)):
-        color = _color(rank[k]) if line.role == "main" else _color(own[k]) if k in own else "$muted"
+        color = _color(rank[k]) if k in rank else _color(own[k]) if k in own else "$muted"
+        if line.role == "points":
+            series.append(_scatter(line, k, data, color, SYMBOLS[rank[k] % len(SYMBOLS)]))
+            continue
         if line.role == "main" and line.low:
             series += _band(line.name, k, data, color)
         series.append(_line(line, k, data, color, SYMBOLS[rank.get(k, 0) % len(SYMBOLS)]))
@@ -251,17 +253,22 @@ def _lines(curve: Curve) -> dict[str, Any]:
     y = [v for data in points for p in data for v in p[1:]]
     return {
         **_FRAME,
-        "tooltip": _tooltip(bars=False),
+        "tooltip": _tooltip(bars=False) | ({"trigger": "item"} if scattered(curve) else {}),
         "xAxis": _value_axis(curve.x, x, vertical=False),
         "yAxis": _value_axis(curve.y, y, vertical=True),
         "series": series,
     }
 
 
+def scattered(curve: Curve) -> bool:
+    """Return whether a curve is nothing but points that no line joins."""
+    return not curve.bars and not any(line.role == "main" for line in curve.lines)
+
+
 def _own_floors(lines: Sequence[Line]) -> dict[int, int]:
     """Return whose noise floor each is, where several lines have one each: line of a floor to rank of its main line."""
     floors = [k for k, line in enumerate(lines) if line.role == "noise"]
-    several = len(floors) > 1 and len(floors) == sum(line.role == "main" for line in lines)
+    several = len(floors) > 1 and len(floors) == sum(line.role in COLORED for line in lines)
     return {k: n for n, k in enumerate(floors)} if several else {}
 
 
@@ -287,6 +294,36 @@ def _line(line: Line, index: int, data: list[list[Number]], color: str, symbol: 
         options["areaStyle"] = {"color": "$noise", "opacity": 0.8, "origin": "auto"}
         options["z"] = 0
     return options
+
+
+def _scatter(line: Line, index: int, data: list[list[Number]], color: str, symbol: str) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "type": "scatter",
+        "id": f"line-{index}",
+        "name": line.name,
+        "data": data,
+        "encode": {"x": 0, "y": 1},
+        "symbol": symbol,
+        "symbolSize": 8 if len(data) <= 200 else 5,
+        "itemStyle": {"color": color, "opacity": 0.85 if len(data) <= 200 else 0.5},
+        "emphasis": {"disabled": True},
+        "z": 3,
+    }
+    whiskers = [p for p in data if len(p) == 4 and None not in p]
+    if whiskers:
+        options["markLine"] = _whiskers([[[p[0], p[2]], [p[0], p[3]]] for p in whiskers], color)
+    return options
+
+
+def _whiskers(ends: list[list[list[Number]]], color: str) -> dict[str, Any]:
+    return {
+        "silent": True,
+        "animation": False,
+        "symbol": "none",
+        "lineStyle": {"color": color, "width": 1.5, "type": "solid"},
+        "label": {"show": False},
+        "data": [[{"coord": end} for end in pair] for pair in ends],
+    }
 
 
 def _band(name: str, index: int, data: list[list[Number]], color: str) -> list[dict[str, Any]]:
@@ -319,7 +356,7 @@ def _bars(curve: Curve) -> dict[str, Any]:
     series: list[dict[str, Any]] = []
     points = [_points(line, curve) for line in curve.lines]
     for k, (line, data) in enumerate(zip(curve.lines, points, strict=True)):
-        if line.role == "main":
+        if line.role in COLORED:
             series.append(_bar(line, k, data, _color(rank[k]), flat=flat))
         else:
             series.append(_tick(line, k, data, flat=flat))
@@ -362,14 +399,7 @@ def _bar(line: Line, index: int, data: list[list[Number]], color: str, *, flat: 
     whiskers = [p for p in data if len(p) == 4 and None not in p[2:]]
     if whiskers:
         ends = [[[p[0], p[2]], [p[0], p[3]]] for p in whiskers]
-        options["markLine"] = {
-            "silent": True,
-            "animation": False,
-            "symbol": "none",
-            "lineStyle": {"color": "$ink", "width": 1.5, "type": "solid"},
-            "label": {"show": False},
-            "data": [[{"coord": end[::-1] if flat else end} for end in pair] for pair in ends],
-        }
+        options["markLine"] = _whiskers([pair if not flat else [end[::-1] for end in pair] for pair in ends], "$ink")
     return options
 
 
@@ -426,7 +456,7 @@ def _with_interval(line: Line, k: int, unit: str) -> str:
 
 
 def _summary(curve: Curve) -> str:
-    kind = "Bar chart" if curve.bars else "Line chart"
+    kind = "Bar chart" if curve.bars else "Scatter plot" if scattered(curve) else "Line chart"
     names = [line.name for line in curve.lines]
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     return f"{kind}: {curve.title}. {curve.y.label} by {curve.x.label}, for {', '.join(names[:6])}{more}."
@@ -488,70 +518,6 @@ def _cell_text(value: float, unit: str, places: int) -> str:
         text = f"{percent:.0f}" if percent >= 10 or percent == int(percent) else f"{percent:.1f}"
         return text.replace("-", _format.MINUS)
     return _format.cell(value, "", places)
-
-
-@dataclass(frozen=True)
-class Overlay:
-    """A picture ready to draw: a data URL, its size, the lines of its grid and the boxes of each mark."""
-
-    url: str
-    width: int
-    height: int
-    crisp: bool
-    across: tuple[float, ...]
-    down: tuple[float, ...]
-    marks: tuple[MarkBoxes, ...]
-
-
-@dataclass(frozen=True)
-class MarkBoxes:
-    """Where a mark lies: boxes `(x, y, width, height)` on the picture and on a glyph of one unit per cell."""
-
-    label: str
-    boxes: tuple[tuple[float, float, float, float], ...]
-    glyph: tuple[tuple[int, int], ...]
-    positive: bool
-    length: int
-    text: str
-
-
-def overlay(picture: Picture) -> Overlay:
-    """Return a picture with its grid and marks in units of its pixels."""
-    height, width = picture.pixels.shape[:2]
-    url = data_url(picture.pixels)
-    crisp = max(height, width) <= 128
-    if picture.grid is None:
-        return Overlay(url, width, height, crisp, (), (), ())
-    rows, columns = picture.grid
-    y = [_tidy(k * height / rows) for k in range(rows + 1)]
-    x = [_tidy(k * width / columns) for k in range(columns + 1)]
-    largest = max((abs(mark.weight) for mark in picture.marks if mark.weight is not None), default=0.0)
-    marks = []
-    for mark in picture.marks:
-        places = [divmod(cell, columns) for cell in sorted(set(mark.cells))]
-        boxes = tuple((x[c], y[r], _tidy(x[c + 1] - x[c]), _tidy(y[r + 1] - y[r])) for r, c in places)
-        weight = mark.weight or 0.0
-        length = round(20 * abs(weight) / largest) if largest else 0
-        text = "" if mark.weight is None else _format.signed(mark.weight)
-        # A label that is only the weight once more says nothing.
-        label = "" if re.fullmatch(r"[-+]?[\d.,]+", mark.label) else mark.label
-        marks.append(MarkBoxes(label, boxes, tuple((c, r) for r, c in places), weight >= 0, length, text))
-    return Overlay(url, width, height, crisp, tuple(y[1:-1]), tuple(x[1:-1]), tuple(marks))
-
-
-def _tidy(value: float) -> float:
-    value = round(value, 3)
-    return int(value) if value == int(value) else value
-
-
-def data_url(pixels: np.ndarray) -> str:
-    """Return pixels as a PNG in a data URL; those larger than 384 pixels are shrunk, the full ones lie beside."""
-    image = Image.fromarray(pixels)
-    if max(image.size) > LARGEST_PICTURE:
-        image.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from pellucid.core import Curve, Finding, Gallery, Heatmap, Level, Measure, Table
 
-from . import _figures, _format
+from . import _figures, _format, _pictures
 from ._bibliography import bibliography
 from ._report import Comparison, Difference, Planned, Report
 
@@ -194,7 +194,7 @@ def _environment() -> jinja2.Environment:
         "kind_of": kind_of,
         "lead_of": lead,
         "number_of": number_of,
-        "overlay_of": _figures.overlay,
+        "overlay_of": _pictures.overlay,
         "per_row": per_row,
         "ruler_of": ruler,
         "shades_of": _figures.shades,

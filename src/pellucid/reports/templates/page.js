@@ -39,7 +39,7 @@
       suffix === "%" && value !== null ? number(Math.round(10 * value) / 10) : number(value);
     const plain = (text) => String(text).replaceAll("{", "(").replaceAll("}", ")"); // braces style rich text
     return (items) => {
-      const points = items.filter((item) => String(item.seriesId).startsWith("line-"));
+      const points = [items].flat().filter((item) => String(item.seriesId).startsWith("line-"));
       if (!points.length) return "";
       const at = spec.flat ? 1 : 0;
       const first = points[0].value;
