@@ -267,8 +267,8 @@ def _overlays(old: Finding, new: Finding, old_name: str, new_name: str) -> Itera
         other = others.get(curve.title) if isinstance(curve, Curve) else None
         if not isinstance(curve, Curve) or other is None or (curve.categories, curve.x) != (other.categories, other.x):
             continue
-        mine = [line for line in curve.lines if line.role == "main"]
-        theirs = [line for line in other.lines if line.role == "main"]
+        mine = [line for line in curve.lines if line.role in ("main", "points")]
+        theirs = [line for line in other.lines if line.role in ("main", "points")]
         if len(mine) + len(theirs) > MOST_LINES:
             continue
         shared = [line for line in curve.lines if line.role == "reference" and line in other.lines]

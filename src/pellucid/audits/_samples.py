@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.core import Mark, Picture, Stream, Subject
+from pellucid.core import NOBODY, Mark, Picture, Stream, Subject
 
 
 def draw(subject: Subject, n: int, *, rng: Stream, among: Tensor | None = None) -> Tensor:
@@ -46,12 +46,29 @@ def picture(
     bounds: tuple[float, float] | None,
     caption: str = "",
     grid: tuple[int, int] | None = None,
+    owner: Tensor | None = None,
     marks: tuple[Mark, ...] = (),
+    arrows: tuple[tuple[float, float, float, float], ...] = (),
 ) -> Picture:
-    """Return one image `(C, H, W)` as a picture; images without known bounds are stretched to their own range."""
+    """Return one image `(C, H, W)` as a picture; images without known bounds are stretched to their own range.
+
+    Args:
+        x, title, caption, grid, marks, arrows: see `Picture`.
+        bounds: of the images.
+        owner: `(H, W)`, the player of each pixel, negative for none, where players are segments.
+    """
     x = x.detach().float().cpu()
     low, high = bounds if bounds is not None else (float(x.min()), float(x.max()))
     scaled = ((x - low) / (high - low if high > low else 1.0)).clamp(0, 1) * 255
     pixels = scaled.round().to(torch.uint8)
     shown = pixels.permute(1, 2, 0) if len(pixels) == 3 else pixels.float().mean(0).round().to(torch.uint8)
-    return Picture(pixels=np.ascontiguousarray(shown.numpy()), title=title, caption=caption, grid=grid, marks=marks)
+    owners = None if owner is None else torch.where(owner < 0, NOBODY, owner).to(torch.uint8).cpu().numpy()
+    return Picture(
+        pixels=np.ascontiguousarray(shown.numpy()),
+        title=title,
+        caption=caption,
+        grid=grid,
+        owners=owners,
+        marks=marks,
+        arrows=arrows,
+    )
