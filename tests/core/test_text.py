@@ -11,7 +11,11 @@ from pellucid.core import DataError, ModelError, Subject, Text, Tokenizer
 tokenizers = pytest.importorskip("tokenizers")
 
 
-def backend(words="[PAD] [UNK] [MASK] [CLS] [SEP] a good film not ##ly bad - ! don ' t , 好 看".split(), piece=True):
+WORDS = "[PAD] [UNK] [MASK] [CLS] [SEP] a good film not ##ly bad - ! don ' t , 好 看"
+
+
+def backend(words=WORDS, piece=True):
+    words = words.split()
     made = tokenizers.Tokenizer(
         tokenizers.models.WordPiece({word: k for k, word in enumerate(words)}, unk_token="[UNK]")
         if piece
@@ -65,7 +69,7 @@ def test_padding_of_the_tokenizers_own_does_not_count_as_tokens():
 
 def test_an_absent_word_is_masked_else_unknown_else_padding():
     assert Tokenizer(backend()).absent == 2
-    assert Tokenizer(backend("[PAD] [UNK] a good".split(), piece=False), names={"mask": "nothing"}).absent in (1, 4)
+    assert Tokenizer(backend("[PAD] [UNK] a good", piece=False), names={"mask": "nothing"}).absent in (1, 4)
     bare = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<pad>": 0, "good": 1}, unk_token="?"))
     assert (Tokenizer(bare).absent, Tokenizer(bare).pad, Tokenizer(bare).mask_is_own) == (0, 0, False)
     none = tokenizers.Tokenizer(tokenizers.models.WordLevel({"good": 0}, unk_token="good"))

@@ -2,6 +2,18 @@
 
 from . import _panels  # noqa: F401 - gives the results their form in notebooks and terminals
 from ._and_or import AndOr, and_or
+from ._disentanglement import (
+    Aggregate,
+    Disentanglement,
+    PairDifferences,
+    agreement,
+    contexts_used,
+    cost_disentanglement,
+    disentanglement,
+    mean_and_size,
+    pair_differences,
+)
+from ._embeddings import OnEmbeddings, on_embeddings
 from ._games import Counted, Memoized, Restricted, TableGame, restrict, table
 from ._harsanyi import harsanyi
 from ._indices import INDICES, Index, find_index, index, noise_limits
@@ -14,7 +26,7 @@ from ._players import Features, Patches
 from ._players_baselines import Fill, Marginal
 from ._players_points import Points
 from ._players_segments import Segments, segments
-from ._players_tokens import Tokens
+from ._players_tokens import Tokens, Words
 from ._prune import PrunePath, concept_jaccard, prune
 from ._shapiq import ShapiqGame, from_shapiq, to_shapiq
 from ._shapley import shapley
@@ -51,9 +63,11 @@ from ._values import (
 __all__ = [
     "INDICES",
     "VALUES",
+    "Aggregate",
     "AndOr",
     "ClassScore",
     "Counted",
+    "Disentanglement",
     "EveryClass",
     "Features",
     "Fill",
@@ -62,7 +76,9 @@ __all__ = [
     "Marginal",
     "Memoized",
     "ModelGame",
+    "OnEmbeddings",
     "Output",
+    "PairDifferences",
     "PairInteractions",
     "PairOrders",
     "Patches",
@@ -76,13 +92,18 @@ __all__ = [
     "TableGame",
     "Tokens",
     "ValueOf",
+    "Words",
+    "agreement",
     "and_or",
     "bin_sizes",
     "by_size",
     "coalitions",
     "concept_jaccard",
+    "contexts_used",
+    "cost_disentanglement",
     "cost_pair_orders",
     "cost_size_curve",
+    "disentanglement",
     "every_class",
     "find_index",
     "from_shapiq",
@@ -95,16 +116,19 @@ __all__ = [
     "log_probability",
     "logit",
     "margin",
+    "mean_and_size",
     "mobius",
     "neighbor_blocks",
     "neighbor_pairs",
     "nested_sizes",
     "noise_floor",
     "noise_limits",
+    "on_embeddings",
     "or_transform",
     "order_weights",
     "others",
     "output",
+    "pair_differences",
     "pair_interactions",
     "pair_orders",
     "probability",

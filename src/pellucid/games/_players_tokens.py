@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 
 import torch
 from torch import Tensor
 
-from pellucid.core import Players
+from pellucid.core import Players, Text
 
 from ._players_baselines import Fill, Marginal, check_fill, fitted, mean_of
 
@@ -109,6 +109,45 @@ class Tokens:
             if player >= 0:
                 pieces[player].append(text)
         return tuple(_joined(part) for part in pieces)
+
+
+@dataclass(frozen=True, eq=False)
+class Words:
+    """The words of one text as players, on its token ids `(L,)` or on their embeddings `(L, D)`.
+
+    All tokens of a word play together; special tokens and padding are always present. A text of more than `most` words
+    is cut into phrases: neighbors that are short together are joined, see `core.Text.phrases`.
+
+    Args:
+        text: the text, as `core.Tokenizer` gives it with the ids.
+        most: most players.
+        fill: what an absent token shows; the id of the mask (where the tokenizer has none, of unknown words or of the
+            padding) if not given. On embeddings a vector, see `on_embeddings`.
+
+    Example:
+        >>> import torch
+        >>> from pellucid.core import Text
+        >>> text = Text("a good film", ("a", "good", "film"), (0, 1, 2), ("a", "good", "film"), absent=1, pad=0)
+        >>> players = Words(text, most=2)(torch.tensor([5, 6, 7]))
+        >>> players.owner.tolist(), players.names
+        ([0, 0, 1], ('a good', 'film'))
+    """
+
+    text: Text
+    _: KW_ONLY
+    most: int = 10
+    fill: Fill | int | None = None
+
+    def __post_init__(self) -> None:
+        if self.most < 1:
+            raise ValueError(f"most must be at least 1, got {self.most}")
+
+    def __call__(self, x: Tensor) -> Players:
+        short = self.text.phrases(self.most)
+        if self.fill is None and x.is_floating_point():
+            raise ValueError("on embeddings give fill= a vector, such as on_embeddings(model, ids).vector(text.absent)")
+        players = Tokens(self.text.absent if self.fill is None else self.fill, words=short.words)(x)
+        return replace(players, names=short.names)
 
 
 def _joined(pieces: list[str]) -> str:
