@@ -14,6 +14,8 @@ from pellucid.core import Stream
 class Row:
     """A space whose one parameter picks a row of probabilities; enough for the ranking."""
 
+    budget = 1.0
+
     def zeros(self, x: Tensor) -> Tensor:
         return torch.zeros(len(x), 1)
 
@@ -23,7 +25,7 @@ class Row:
     def render(self, x: Tensor, params: Tensor) -> Tensor:
         return params
 
-    def ascent(self, grad: Tensor, size: float) -> Tensor:
+    def ascent(self, x: Tensor, grad: Tensor, size: float) -> Tensor:
         return grad
 
     def project(self, x: Tensor, params: Tensor) -> Tensor:
@@ -32,7 +34,7 @@ class Row:
     def scaled(self, factor: float) -> Row:
         return self
 
-    def size(self, params: Tensor) -> Tensor:
+    def size(self, x: Tensor, params: Tensor) -> Tensor:
         return params[:, 0]
 
 
@@ -55,7 +57,7 @@ def kept(*offers: int) -> int:
     for offer in offers:
         found.offer(torch.tensor([[float(offer)]]))
     result = found.result()
-    assert result.evaluations == len(offers) + 1
+    assert result.evaluations == len(offers)
     return int(result.params)
 
 

@@ -98,7 +98,7 @@ def test_success_and_loss_are_those_of_the_returned_inputs(task: Task, attack: A
 def test_budget_and_bounds_hold(task: Task, attack: Any, rng: Stream) -> None:
     found = attack(task.model, task.x, task.y, rng=rng)
     eps = attack.space.eps
-    assert (attack.space.size(found.inputs - task.x) <= eps + 1e-6).all()
+    assert (attack.space.size(task.x, found.inputs - task.x) <= eps + 1e-6).all()
     assert float(found.inputs.min()) >= 0
     assert float(found.inputs.max()) <= 1
 
@@ -114,7 +114,7 @@ def test_evaluations_are_those_promised_and_those_made(task: Task, attack: Any, 
 
     found = attack(counting, task.x[:10], task.y[:10], rng=rng)
     backward = attack.restarts * attack.steps * 10 if isinstance(attack, PGD) else 0
-    assert found.evaluations == attack.cost * 10 == seen + backward
+    assert (attack.cost - 1) * 10 <= found.evaluations == seen + backward <= attack.cost * 10
 
 
 @each_attack
@@ -166,7 +166,7 @@ def test_a_given_start_is_used_and_projected(task: Task, rng: Stream) -> None:
     cold = weak(task.model, task.x, task.y, rng=rng)
     warm = weak(task.model, task.x, task.y, rng=rng, start=10 * best.params)
     assert int(warm.success.sum()) > int(cold.success.sum()) + 20
-    assert (Linf(0.1).size(warm.params) <= 0.1 + 1e-6).all()
+    assert (Linf(0.1).size(task.x, warm.params) <= 0.1 + 1e-6).all()
     searched = RandomSearch(Linf(0.05), draws=1)(task.model, task.x, task.y, rng=rng, start=best.params)
     assert_close(searched.params, best.params)
 

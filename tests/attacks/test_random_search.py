@@ -22,7 +22,7 @@ def test_it_finds_what_chance_finds(draws: int, rng: Stream) -> None:
     found = RandomSearch(Linf(0.5), draws=draws)(above, x, y, rng=rng)
     chance = 1 - 0.9**draws
     assert abs(float(found.success.double().mean()) - chance) < 4 * (chance * (1 - chance) / 5000) ** 0.5
-    assert found.evaluations == 5000 * (draws + 1)
+    assert 5000 * draws <= found.evaluations <= 5000 * (draws + 1)
     assert not found.zero_gradients.any()
 
 

@@ -44,7 +44,7 @@ def test_l2_projection_uses_the_whole_radius_where_clipping_alone_would_not(rng:
     space = L2(1.0)
     wasteful = (v / v.norm()).clamp(-x, 1 - x)
     assert wasteful.norm() < 0.9
-    assert_close(space.size(space.project(x, v)), torch.ones(1), atol=1e-5, rtol=0)
+    assert_close(space.size(x, space.project(x, v)), torch.ones(1), atol=1e-5, rtol=0)
 
 
 def test_linf_projection_is_the_nearest_point() -> None:
@@ -66,7 +66,7 @@ def test_linf_draws_are_uniform(rng: Stream) -> None:
 def test_l2_draws_are_uniform_in_the_ball(rng: Stream) -> None:
     """In d dimensions a share r**d of the volume lies within radius r."""
     x = torch.zeros(20_000, 3)
-    radius = L2(2.0, bounds=None).size(L2(2.0, bounds=None).sample(x, rng)) / 2
+    radius = L2(2.0, bounds=None).size(x, L2(2.0, bounds=None).sample(x, rng)) / 2
     for r in (0.3, 0.6, 0.9):
         assert abs(float((radius < r).double().mean()) - r**3) < 4 * (r**3 * (1 - r**3) / 20_000) ** 0.5
 
@@ -83,7 +83,7 @@ def test_spaces_are_values() -> None:
 @pytest.mark.parametrize("power", [-44, -41, -38, 0, 30])
 def test_l2_steps_have_their_length_for_gradients_of_any_size(power: int) -> None:
     grad = torch.tensor([[3.0, 4.0], [0.0, 0.0]]) * 10.0**power
-    step = L2(0.5).ascent(grad, 0.2)
+    step = L2(0.5).ascent(grad, grad, 0.2)
     assert step[1].tolist() == [0.0, 0.0]
     assert float(step[0].norm()) == pytest.approx(0.1, rel=1e-5 if power > -38 else 0.1)
     assert step[0].min() > 0

@@ -1,18 +1,29 @@
 """Distortions that make a model err: spaces say what is allowed, attacks search in them."""
 
+from ._balls import BALLS, L2, Linf
+from ._chain import Chain
 from ._losses import LOSSES, Loss, cross_entropy, log_odds_loss, margin_loss
+from ._minimum_norm import MinimumNorm, Nearest
 from ._pgd import PGD
 from ._random_search import RandomSearch
-from ._spaces import L2, SPACES, Linf
+from ._spaces import SPACES
+from ._spatial import Flow, RotateTranslate, Spatial
 
 __all__ = [
+    "BALLS",
     "L2",
     "LOSSES",
     "PGD",
     "SPACES",
+    "Chain",
+    "Flow",
     "Linf",
     "Loss",
+    "MinimumNorm",
+    "Nearest",
     "RandomSearch",
+    "RotateTranslate",
+    "Spatial",
     "cross_entropy",
     "log_odds_loss",
     "margin_loss",

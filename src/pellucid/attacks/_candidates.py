@@ -23,101 +23,229 @@ def borrowed(model: Model) -> Iterator[None]:
 
 def attackable(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return inputs and labels cut loose from any graph and on one device; checks that they fit each other."""
+    x = _loose(x.detach())
+    return x, classes("y", y, x)
+
+
+def classes(name: str, y: Tensor, x: Tensor) -> Tensor:
+    """Return classes, one per row of `x` and on its device, or say what is wrong with them."""
     if y.dtype != torch.int64 or y.shape != (len(x),):
         raise ValueError(
-            f"y must be int64 of shape ({len(x)},), one label per row of x; got {y.dtype} {tuple(y.shape)}"
+            f"{name} must be int64 of shape ({len(x)},), one label per row of x; got {y.dtype} {tuple(y.shape)}"
         )
-    x, y = x.detach(), y.to(x.device)
-    # Tensors made in inference mode may not enter a graph; their copies may.
-    return (x.clone() if x.is_inference() else x), (y.clone() if y.is_inference() else y)
+    return _loose(y.to(x.device))
+
+
+def _loose(tensor: Tensor) -> Tensor:
+    """Return the tensor; tensors made in inference mode may not enter a graph, their copies may."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 class Candidates:
-    """Each sample's best candidate so far, ranked by (misclassified, loss).
+    """Each sample's best candidate so far, ranked by (success, loss).
 
     The loss alone would not do: of two candidates the one with the higher cross-entropy can be the one that the model
     still gets right (p_y = 0.30 as the largest of four has 1.20, p_y = 0.45 below 0.55 has 0.80).
+
+    `x` and `y` hold the samples still under attack, all of them unless `early_stop` lets `drop` leave some out; params
+    that come in have one row for each of these.
+
+    Args:
+        model: maps `(b, ...)` to logits `(b, k)`, already borrowed.
+        space: what renders the params.
+        loss: what is raised, per sample.
+        x: inputs; `y`: labels; `target`: classes that the model shall answer, None for any wrong one.
+        rng: the samples' ids, by which an error names one.
+        early_stop: a sample is no longer attacked once it succeeded.
     """
 
-    def __init__(self, model: Model, space: Space, loss: Loss, x: Tensor, y: Tensor, rng: Stream) -> None:
-        self.model, self.space, self.loss = model, space, loss
-        self.x, self.y, self.rng = x, y, rng
+    def __init__(
+        self,
+        model: Model,
+        space: Space,
+        loss: Loss,
+        x: Tensor,
+        y: Tensor,
+        rng: Stream,
+        *,
+        target: Tensor | None = None,
+        early_stop: bool = False,
+    ) -> None:
+        self.model, self.space, self.loss, self.early_stop = model, space, loss, early_stop
+        target = None if target is None else classes("target", target, x)
+        self.x, self.y, self.target = x, y, target
         self.evaluations = 0
         self.zero_gradients = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self.params: Tensor | None = None
-        self.wrong = self.broken
-        self.best = torch.empty(0)
+        self._all = (x, y, target)
+        self._rng = rng
+        self._rows: Tensor | None = None
+        self._broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self._params: Tensor | None = None
+        self._success = self._close = self._broken
+        self._loss = torch.empty(0)
+        self._trace: list[Tensor] = []
 
-    def score(self, params: Tensor) -> tuple[Bool[Tensor, " b"], Float[Tensor, " b"]]:
-        """Return whether the model is wrong at `params` and the loss there; one evaluation per sample."""
-        logits = self.model(self.space.render(self.x, params))
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(self.x) or logits.shape[1] < 2:
+    # -- the samples still under attack ---------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """How many samples are still under attack."""
+        return len(self.x)
+
+    def stream(self, *purpose: str | int) -> Stream:
+        """Return the stream for a purpose, bound to the samples still under attack."""
+        rng = self._rng.child(*purpose)
+        if self._rows is None:
+            return rng
+        rows = self._rows.cpu()
+        return rng.at(rows if rng.ids is None else rng.ids.cpu()[rows])
+
+    def drop(self, *rows_of: Tensor) -> tuple[Tensor, ...]:
+        """With `early_stop`, leave out the samples that succeeded; returns the given tensors without their rows."""
+        if not self.early_stop or self._params is None:
+            return rows_of
+        left = (~self._live(self._success)).nonzero()[:, 0]
+        if len(left) == len(self.x):
+            return rows_of
+        self._rows = left if self._rows is None else self._rows[left]
+        self.x, self.y = self.x[left], self.y[left]
+        self.target = None if self.target is None else self.target[left]
+        return tuple(tensor[left] for tensor in rows_of)
+
+    def restrict(self, rows: Tensor) -> None:
+        """Attack only the samples of these row numbers of the whole batch from here on."""
+        x, y, target = self._all
+        self._rows, self.x, self.y = rows, x[rows], y[rows]
+        self.target = None if target is None else target[rows]
+
+    def _live(self, of_all: Tensor) -> Tensor:
+        return of_all if self._rows is None else of_all[self._rows]
+
+    # -- asking the model -----------------------------------------------------------------------------------------
+
+    def answer(self, inputs: Tensor) -> Float[Tensor, "b k"]:
+        """Return checked logits; one evaluation per sample."""
+        logits = self.model(inputs)
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(inputs) or logits.shape[1] < 2:
             shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ModelError(f"the model must return logits of shape ({len(self.x)}, K) with K >= 2, got {shape}")
+            raise ModelError(f"the model must return logits of shape ({len(inputs)}, K) with K >= 2, got {shape}")
         if not logits.is_floating_point():
             raise ModelError(f"the model must return floating point logits, got {logits.dtype}")
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        self.evaluations += len(self.x)
-        loss = self.loss(logits, self.y)
-        if loss.shape != self.y.shape:
-            raise ValueError(f"the loss must return one number per sample, got shape {tuple(loss.shape)}")
-        # Summed up on the device and looked at once at the end: a look at every step would stall a GPU.
-        self.broken = self.broken | ~logits.detach().isfinite().all(1)
-        return logits.detach().argmax(1) != self.y, loss
+        self.evaluations += len(inputs)
+        return logits
 
-    def slope(self, params: Tensor) -> Tensor:
-        """Keep `params` if they are the best so far and return the loss's gradient there; two evaluations."""
+    def judge(self, logits: Float[Tensor, "b k"]) -> tuple[Bool[Tensor, " b"], Float[Tensor, " b"], Bool[Tensor, " b"]]:
+        """Return whether the attack succeeds at these logits, its loss there, and whether that is a close call."""
+        precision = torch.finfo(logits.dtype).eps ** 0.5
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        aim = self.y if self.target is None else self.target
+        loss = self.loss(logits, aim)
+        if loss.shape != aim.shape:
+            raise ValueError(f"the loss must return one number per sample, got shape {tuple(loss.shape)}")
+        found = logits.detach()
+        # Summed up on the device and looked at once at the end: a look at every step would stall a GPU.
+        self._mark(~found.isfinite().all(1))
+        top = found.topk(2, dim=1)
+        hit = top.indices[:, 0] == aim
+        close = top.values[:, 0] - top.values[:, 1] <= precision * top.values.abs().amax(1)
+        return (~hit, loss, close) if self.target is None else (hit, -loss, close)
+
+    def slope(self, params: Tensor, *, trace: bool = False) -> Tensor:
+        """Keep `params` if they are the best so far and return the loss's gradient there; two evaluations.
+
+        With `trace` the losses are kept for the result's `trace`.
+        """
         params = params.detach().requires_grad_()
-        wrong, loss = self.score(params)
+        success, loss, close = self.judge(self.answer(self.space.render(self.x, params)))
         if not loss.requires_grad:
             raise ModelError("the model's output does not depend on its input by any gradient; use a random search")
         (grad,) = torch.autograd.grad(loss.sum(), params)
         self.evaluations += len(self.x)
         peak = grad.flatten(1).abs().amax(1)
-        self.broken = self.broken | ~peak.isfinite()
-        self.zero_gradients += peak == 0
-        self._keep(params.detach(), wrong, loss.detach())
+        self._mark(~peak.isfinite())
+        if self._rows is None:
+            self.zero_gradients += peak == 0
+        else:
+            self.zero_gradients[self._rows] += peak == 0
+        self._keep(params.detach(), success, loss.detach(), close, trace=trace)
         return grad
 
-    def offer(self, params: Tensor) -> None:
+    def offer(self, params: Tensor, *, trace: bool = False) -> None:
         """Keep `params` for the samples for which they are the best so far; one evaluation per sample."""
         params = params.detach()
         with torch.no_grad():
-            self._keep(params, *self.score(params))
+            self._keep(params, *self.judge(self.answer(self.space.render(self.x, params))), trace=trace)
 
-    def _keep(self, params: Tensor, wrong: Tensor, loss: Tensor) -> None:
-        if self.params is None:
-            self.params, self.wrong, self.best = params, wrong, loss
+    def _mark(self, broken: Tensor) -> None:
+        if self._rows is None:
+            self._broken = self._broken | broken
+        else:
+            self._broken[self._rows] |= broken
+
+    def _keep(self, params: Tensor, success: Tensor, loss: Tensor, close: Tensor, *, trace: bool) -> None:
+        if trace:
+            self._trace.append(self._spread(loss))
+        if self._params is None:
+            self._params, self._success, self._loss, self._close = params, success, loss, close
             return
-        better = (wrong & ~self.wrong) | ((wrong == self.wrong) & (loss > self.best))
-        rows = better.view(-1, *[1] * (params.ndim - 1))
-        self.params = torch.where(rows, params, self.params)
-        self.wrong = self.wrong | wrong
-        self.best = torch.where(better, loss, self.best)
+        kept, best = self._live(self._success), self._live(self._loss)
+        better = (success & ~kept) | ((success == kept) & (loss > best))
+        if self._rows is None:
+            rows = better.view(-1, *[1] * (params.ndim - 1))
+            self._params = torch.where(rows, params, self._params)
+            self._success = self._success | success
+            self._loss = torch.where(better, loss, best)
+            self._close = torch.where(better, close, self._close)
+        else:
+            rows = self._rows[better]
+            self._params, self._success = self._params.index_copy(0, rows, params[better]), self._success.clone()
+            self._loss, self._close = self._loss.index_copy(0, rows, loss[better]), self._close.clone()
+            self._success[rows], self._close[rows] = success[better], close[better]
+
+    def _spread(self, loss: Tensor) -> Tensor:
+        """Return the losses of all samples, NaN for those no longer under attack."""
+        if self._rows is None:
+            return loss
+        return loss.new_full((len(self._all[0]),), torch.nan).index_copy(0, self._rows, loss)
+
+    # -- the end --------------------------------------------------------------------------------------------------
 
     def result(self, params: Tensor | None = None) -> Perturbed:
-        """Return the best candidates; success and loss are measured once more on the inputs that are handed out."""
-        chosen = self.params if params is None else params
-        assert chosen is not None
+        """Return the best candidates, or `params` for all samples.
+
+        Where the two leading logits nearly tie, success and loss are measured once more: a second pass may round
+        otherwise, and what is reported must be what the returned inputs give.
+        """
+        self._rows = None
+        self.x, self.y, self.target = self._all
+        if params is not None:
+            self._params, self._trace = None, []
+            self.offer(params)
+        assert self._params is not None
         with torch.no_grad():
-            inputs = self.space.render(self.x, chosen)
-            success, loss = self.score(chosen)
+            inputs = self.space.render(self.x, self._params)
+            rows = self._close.nonzero()[:, 0] if params is None else self._close.new_empty(0, dtype=torch.int64)
+            if len(rows):
+                self.restrict(rows)
+                success, loss, _ = self.judge(self.answer(inputs[rows]))
+                self._success, self._loss = self._success.clone(), self._loss.clone()
+                self._success[rows], self._loss[rows] = success, loss
         self._check()
         return Perturbed(
             inputs=inputs,
-            params=chosen,
-            success=success,
-            loss=loss,
+            params=self._params,
+            success=self._success,
+            loss=self._loss,
             evaluations=self.evaluations,
             zero_gradients=self.zero_gradients,
+            space=self.space,
+            trace=torch.stack(self._trace) if self._trace else None,
         )
 
     def _check(self) -> None:
-        rows = self.broken.nonzero()
+        rows = self._broken.nonzero()
         if len(rows):
             row = int(rows[0])
-            name = row if self.rng.ids is None else int(self.rng.ids[row])
+            name = row if self._rng.ids is None else int(self._rng.ids[row])
             raise ModelError(
                 f"the model gives NaN or infinity, in logits or in the gradient, for sample {name} under attack; "
                 "repair the weights or the operation that divides by zero"

@@ -29,6 +29,7 @@ class PGD:
         loss: what to raise, per sample.
         restarts: independent starts; the best iterate of all is kept.
         start: "random" draws a start inside the budget, "zero" starts at the input itself.
+        early_stop: leave a sample alone once it is fooled: fewer evaluations, the same samples fooled.
 
     Raises:
         ValueError: a setting is out of range.
@@ -48,6 +49,7 @@ class PGD:
     loss: Loss = field(default=cross_entropy, kw_only=True)
     restarts: int = field(default=1, kw_only=True)
     start: Literal["random", "zero"] = field(default="random", kw_only=True)
+    early_stop: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.steps < 0:
@@ -61,14 +63,23 @@ class PGD:
 
     @property
     def cost(self) -> int:
-        """Evaluations per sample, a gradient counted as two."""
+        """Most evaluations per sample, a gradient counted as two."""
         return 1 if self._idle else self.restarts * (2 * self.steps + 1) + 1
 
     @property
     def _idle(self) -> bool:
         return self.steps == 0 or self.space == self.space.scaled(0.0)
 
-    def __call__(self, model: Model, x: Tensor, y: Tensor, *, rng: Stream, start: Tensor | None = None) -> Perturbed:
+    def __call__(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        *,
+        rng: Stream,
+        start: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Perturbed:
         """Attack a batch.
 
         Args:
@@ -77,6 +88,7 @@ class PGD:
             y: true labels `(b,)` int64.
             rng: where random starts come from, bound to the samples' ids.
             start: parameters at which the first ascent begins instead; projected into the budget.
+            target: classes `(b,)` int64 that the model shall answer; None for any wrong answer.
 
         Raises:
             ModelError: logits or a gradient are NaN or infinite (the sample is named), or the output is no `(b, K)`.
@@ -85,19 +97,29 @@ class PGD:
         with borrowed(model):
             x, y = attackable(x, y)
             zeros = self.space.zeros(x)
-            found = Candidates(model, self.space, self.loss, x, y, rng)
+            found = Candidates(model, self.space, self.loss, x, y, rng, target=target, early_stop=self.early_stop)
             if self._idle:
                 return found.result(zeros)
-            size = 2.5 / self.steps if self.step_size is None else self.step_size
             for restart in range(self.restarts):
-                params = self._begin(x, zeros, rng.child("start", restart), start if restart == 0 else None)
-                for _ in range(self.steps):
-                    step = self.space.ascent(found.slope(params), size)
-                    params = self.space.project(x, params + step)
-                found.offer(params)
+                if restart == 0 and start is not None:
+                    params = self.space.project(x, start.detach().to(zeros))
+                elif self.start == "random":
+                    params = self.space.sample(found.x, found.stream("start", restart))
+                else:
+                    params = self.space.zeros(found.x)
+                self._climb(found, params, trace=restart == 0)
+                found.drop()
+                if not len(found):
+                    break
             return found.result()
 
-    def _begin(self, x: Tensor, zeros: Tensor, rng: Stream, given: Tensor | None) -> Tensor:
-        if given is not None:
-            return self.space.project(x, given.detach().to(zeros))
-        return zeros if self.start == "zero" else self.space.sample(x, rng)
+    def _climb(self, found: Candidates, params: Tensor, *, trace: bool) -> None:
+        """Offer the iterates of one ascent."""
+        size = 2.5 / self.steps if self.step_size is None else self.step_size
+        for _ in range(self.steps):
+            grad = found.slope(params, trace=trace)
+            params, grad = found.drop(params, grad)
+            if not len(found):
+                return
+            params = self.space.project(found.x, params + self.space.ascent(found.x, grad, size))
+        found.offer(params, trace=trace)

@@ -24,6 +24,7 @@ class RandomSearch:
         space: the distortions to search.
         draws: random points per sample.
         loss: ranks the points that do not differ in being misclassified.
+        early_stop: draw no more for a sample once it is fooled.
 
     Raises:
         ValueError: `draws` is below 1.
@@ -32,6 +33,7 @@ class RandomSearch:
     space: Space
     draws: int = field(default=20, kw_only=True)
     loss: Loss = field(default=cross_entropy, kw_only=True)
+    early_stop: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.draws < 1:
@@ -39,24 +41,36 @@ class RandomSearch:
 
     @property
     def cost(self) -> int:
-        """Evaluations per sample."""
+        """Most evaluations per sample."""
         return 1 if self._idle else self.draws + 1
 
     @property
     def _idle(self) -> bool:
         return self.space == self.space.scaled(0.0)
 
-    def __call__(self, model: Model, x: Tensor, y: Tensor, *, rng: Stream, start: Tensor | None = None) -> Perturbed:
+    def __call__(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        *,
+        rng: Stream,
+        start: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Perturbed:
         """Attack a batch; arguments and errors as for `PGD`. `start` replaces the first draw."""
         with borrowed(model):
             x, y = attackable(x, y)
             zeros = self.space.zeros(x)
-            found = Candidates(model, self.space, self.loss, x, y, rng)
+            found = Candidates(model, self.space, self.loss, x, y, rng, target=target, early_stop=self.early_stop)
             if self._idle:
                 return found.result(zeros)
             for draw in range(self.draws):
                 if draw == 0 and start is not None:
                     found.offer(self.space.project(x, start.detach().to(zeros)))
                 else:
-                    found.offer(self.space.sample(x, rng.child("draw", draw)))
+                    found.offer(self.space.sample(found.x, found.stream("draw", draw)))
+                found.drop()
+                if not len(found):
+                    break
             return found.result()

@@ -237,7 +237,7 @@ class _Walk:
             wrong = self._wrong(space.render(x, share(middle)), y, rows)
             low, high = torch.where(wrong, low, middle), torch.where(wrong, middle, high)
         kept = share(high)
-        self.smallest[rows] = space.size(kept).double().cpu()
+        self.smallest[rows] = space.size(x, kept).double().cpu()
         self.params[rows] = kept.to(self.params)
 
     def _wrong(self, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:

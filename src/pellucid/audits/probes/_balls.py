@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from pellucid.attacks import PGD, SPACES, RandomSearch
+from pellucid.attacks import BALLS, PGD, RandomSearch
 from pellucid.core import Space, Stream, Subject
 from pellucid.metrics import RobustnessCurve, attacked, more_steps, random_search_beats, transfer_accuracy
 
@@ -55,7 +55,7 @@ class Ball:
 
     def space(self, radius: float) -> Space:
         """Return the distortions within a radius."""
-        return SPACES[self.norm](radius, bounds=self.bounds, scale=self.scale)
+        return BALLS[self.norm](radius, bounds=self.bounds, scale=self.scale)
 
     def attack(self, radius: float) -> PGD:
         """Return the attack within a radius."""
