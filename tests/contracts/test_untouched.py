@@ -139,7 +139,10 @@ CALLS: dict[str, Case] = {
         s.model, s.x[:2], s.y[:2], games.Patches(2, fill="zero"), rng=s.rng
     ),
     "explain.concept_table": lambda s: explain.concept_table(s.model, s.x[0], int(s.y[0]), s.masker, rng=s.rng),
-    "explain.concepts": lambda s: explain.concepts(s.model, s.x[0], int(s.y[0]), s.masker, rng=s.rng),
+    "explain.and_or_graph": lambda s: explain.and_or_graph(s.model, s.x[0], s.masker, rng=s.rng),
+    "explain.learn_baseline": lambda s: explain.learn_baseline(
+        s.model, s.x[0], s.masker, settings=explain.BaselineSettings(steps=2, scale=torch.ones(1))
+    ),
     "explain.explanations": lambda s: explain.explanations(s.model, s.x[:2], s.y[:2], s.masker, rng=s.rng),
     "explain.structure_test": lambda s: explain.structure_test(s.model, s.x[:2], s.y[:2], s.masker, rng=s.rng),
     "explain.gap_test": lambda s: explain.gap_test(s.model, (s.x[:2], s.y[:2]), (s.x, s.y), rng=s.rng),

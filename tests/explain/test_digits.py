@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pellucid.core import Stream
-from pellucid.explain import SpectrumSettings, bottleneck, concepts
+from pellucid.explain import SpectrumSettings, and_or_graph, bottleneck
 from pellucid.games import ModelGame, Patches, log_odds, noise_floor, pair_interactions, table
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ def test_spectrum_is_a_shallow_u(digits):
 
 def test_digits_are_not_sparse_in_every_sample(digits):
     model, x, y = digits
-    found = concepts(model, x[1500], int(y[1500]), Patches((3, 4), background=x), rng=Stream(0))
+    found = and_or_graph(model, x[1500], Patches((3, 4), background=x), target=int(y[1500]), rng=Stream(0))
     assert found.n_all_patterns == 4095
     assert found.sparse == (found.needed <= 80)
     assert len(found.patterns) == min(80, found.needed)

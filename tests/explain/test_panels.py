@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pellucid.explain import SpectrumSettings, bottleneck, concepts, signed_order_curve
+from pellucid.explain import SpectrumSettings, and_or_graph, bottleneck, signed_order_curve
 from pellucid.games import Patches
 
 
@@ -19,9 +19,9 @@ def test_explanations_show_their_numbers(rng):
     assert "players: 9" in str(spectrum)
     curve = signed_order_curve(model, x, y, masker, permutations=4, bins=3, rng=rng.child("c").at(ids))
     assert "What each range of orders adds to the score" in str(curve)
-    found = concepts(model, x[0], 0, masker, rng=rng.child("p").at(ids[:1]))
+    found = and_or_graph(model, x[0], masker, target=0, rng=rng.child("p").at(ids[:1]))
     assert "of 511" in str(found)
-    assert str(found.patterns[0].players[0]) in str(found)
+    assert found.names[found.patterns[0].players[0]] in str(found)
     for result in (spectrum, curve):
         assert "<svg" in result._repr_html_()
         assert len(result._repr_html_()) < 20_000

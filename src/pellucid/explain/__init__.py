@@ -1,6 +1,7 @@
 """Explanations of a model on its inputs: numbers with their uncertainty and cost; nothing here judges."""
 
 from . import _panels  # noqa: F401 - gives the results their form in notebooks and terminals
+from ._and_or_graph import AndOrGraph, Coalition, Kind, Logic, Node, Pattern
 from ._bottleneck import (
     DEFAULT_RATIOS,
     FULL,
@@ -14,8 +15,9 @@ from ._bottleneck import (
     orders_of,
 )
 from ._companions import GapTest, StructureTest, gap_test, structure_test
-from ._concepts import Concepts, Pattern, concept_table, concepts, concepts_of, cost_concepts
+from ._concepts import and_or_graph, and_or_graph_of, concept_table, cost_and_or_graph
 from ._explanations import Explanation, ExplanationSettings, check_explanation, cost_explanation, explanations
+from ._learned_baseline import BaselineSettings, LearnedBaseline, learn_baseline
 from ._signed_orders import SignedCurve, cost_signed_order_curve, signed_order_curve
 from ._spectrum import BottleneckSpectrum
 
@@ -24,28 +26,35 @@ __all__ = [
     "FULL",
     "OFFICIAL",
     "QUICK",
+    "AndOrGraph",
+    "BaselineSettings",
     "BottleneckSpectrum",
-    "Concepts",
+    "Coalition",
     "Explanation",
     "ExplanationSettings",
     "GapTest",
+    "Kind",
+    "LearnedBaseline",
+    "Logic",
+    "Node",
     "Pattern",
     "SignedCurve",
     "SpectrumSettings",
     "StructureTest",
+    "and_or_graph",
+    "and_or_graph_of",
     "bottleneck",
     "check_explanation",
     "concept_table",
-    "concepts",
-    "concepts_of",
+    "cost_and_or_graph",
     "cost_bottleneck",
-    "cost_concepts",
     "cost_explanation",
     "cost_signed_order_curve",
     "exact_bottleneck",
     "explanations",
     "fit_bottleneck",
     "gap_test",
+    "learn_baseline",
     "orders_of",
     "signed_order_curve",
     "structure_test",

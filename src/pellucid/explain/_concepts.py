@@ -1,146 +1,127 @@
-"""Which few combinations of inputs made one score? Harsanyi dividends of one input, pruned to the patterns that matter.
+"""Which few combinations of inputs made one score? AND and OR terms of one input, pruned to the patterns that matter.
 
-arXiv:2111.06206. Sparse is a finding here and not a given: the share of variance that the kept patterns explain over
-ALL masked versions of the input is the headline.
+arXiv:2111.06206, with OR patterns of arXiv:2304.13312. Sparse is a finding here and not a given: the share of variance
+that the kept patterns explain over ALL masked versions of the input is the headline.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from pellucid.core import Masker, Model, OnStep, Players, Stream, silent
 from pellucid.games import (
-    Interactions,
     ModelGame,
-    PrunePath,
     ValueOf,
-    harsanyi,
+    and_or,
     log_odds,
+    mobius,
     noise_floor,
     prune,
     table,
+    target_classes,
 )
+
+from ._and_or_graph import AndOrGraph, Coalition, Kind, Logic, Pattern
+from ._learned_baseline import MOST_PLAYERS, BaselineSettings, LearnedBaseline, Target, check_count
+from ._learned_baseline import learn_baseline as baseline_for
+from ._merging import merged
 
 _PROBES = 64
 
 
-@dataclass(frozen=True)
-class Pattern:
-    """A set of players that add `effect` together, beyond what their subsets add.
+def cost_and_or_graph(n_players: int, *, samples: int = 1, backgrounds: int = 1) -> int:
+    """Return the exact number of evaluations of `concept_table` for this many inputs: 2**n and the noise probes each.
 
     Args:
-        players: sorted player numbers.
-        effect: Harsanyi dividend, signed, in units of the value.
-        noise: effects up to this size cannot be told from rounding.
+        n_players: number of players.
+        samples: number of inputs.
+        backgrounds: baselines that the worth is averaged over.
     """
-
-    players: tuple[int, ...]
-    effect: float
-    noise: float
+    return samples * backgrounds * ((1 << n_players) + 2 * _PROBES)
 
 
-@dataclass(frozen=True, eq=False)
-class Concepts:
-    """The patterns behind one score.
-
-    Args:
-        patterns: the kept patterns, strongest first.
-        constant: worth of the input with every player absent.
-        score: worth of the whole input.
-        explained_variance: share of the variance of v over all coalitions that the kept patterns explain.
-        ratio_explained: R_Omega, which looks at the whole input only; leftovers cancel in it.
-        sparse: whether at most `max_patterns` patterns explain the share asked for.
-        needed: how many patterns the share asked for needs on the path.
-        path: the whole path of removals.
-        dividends: all 2**n dividends.
-        n_all_patterns: how many patterns there are, 2**n - 1.
-        noise: deviation of one evaluation; see `games.noise_floor`.
-        grid: rows and columns of the players, None without a grid.
-        evaluations: model evaluations spent.
-    """
-
-    patterns: tuple[Pattern, ...]
-    constant: float
-    score: float
-    explained_variance: float
-    ratio_explained: float
-    sparse: bool
-    needed: int
-    path: PrunePath
-    dividends: Interactions
-    n_all_patterns: int
-    noise: float
-    grid: tuple[int, int] | None
-    evaluations: int
-
-    @property
-    def n_players(self) -> int:
-        return self.dividends.n_players
-
-    @property
-    def note(self) -> str:
-        """What a reader must be told before the patterns; empty if nothing."""
-        if not self.path.variance:
-            return "The score does not change when inputs are masked, so there are no patterns."
-        if not self.sparse:
-            return f"Not sparse here: {self.needed:,} of {self.n_all_patterns:,} patterns would be needed."
-        return ""
-
-    def predict(self, keep: Bool[Tensor, "c n"]) -> Float[Tensor, " c"]:
-        """Return the worth of coalitions by the kept patterns and the constant alone."""
-        kept = torch.zeros_like(self.dividends.values)
-        kept[0] = self.constant
-        for pattern in self.patterns:
-            kept[sum(1 << p for p in pattern.players)] = pattern.effect
-        return Interactions(kept).predict(keep)
-
-
-def cost_concepts(n_players: int, *, samples: int = 1) -> int:
-    """Return the exact number of evaluations of `concepts` for this many inputs: 2**n and the noise probes each."""
-    return samples * ((1 << n_players) + 2 * _PROBES)
-
-
-def concepts(
+def and_or_graph(
     model: Model,
     x: Tensor,
-    y: int,
     masker: Masker,
     *,
+    target: Target = "predicted",
     value: ValueOf = log_odds,
+    logic: Logic = "and",
+    learn_baseline: BaselineSettings | None = None,
     explained: float = 0.95,
     max_patterns: int = 80,
+    names: Sequence[str] = (),
     rng: Stream,
     on_step: OnStep = silent,
-) -> Concepts:
+) -> AndOrGraph:
     """Which few combinations of inputs made this score, and how much did each add?
 
-    All 2**n masked versions of the input are evaluated; the Harsanyi dividends of the resulting table are pruned
-    greedily, and the smallest set on the path that explains the share `explained` of the variance over all masked
-    versions is kept. If that takes more than `max_patterns`, the strongest `max_patterns` of the path are returned
-    and `sparse` is False.
+    All 2**n masked versions of the input are evaluated. The Harsanyi dividends of the resulting table, or its AND-OR
+    split, are pruned greedily, and the smallest set on the path that explains the share `explained` of the variance
+    over all masked versions is kept. If that takes more than `max_patterns`, the last `max_patterns` of the path are
+    returned, `sparse` is False and `note` says how many it would take. Parts that patterns share become coalitions.
 
     Args:
         model: maps a batch to logits.
         x: one input, without batch axis.
-        y: the class whose score is explained.
         masker: cuts the input into at most 16 players, such as `Patches((3, 4), background=images)`.
+        target: the class whose score is explained; "predicted" is the answer to the whole input.
         value: makes the value function of a class.
+        logic: "and" for AND patterns alone (unique), "and-or" for AND and OR patterns (the split of least sum).
+        learn_baseline: how to learn the baseline that makes the patterns fewer and weaker; the masker's own is kept if
+            not given.
         explained: share of variance to explain.
         max_patterns: most patterns to keep.
+        names: one name per player, in place of the masker's.
         rng: where the coalitions of the noise check come from, bound to at most one sample.
         on_step: progress in evaluations.
 
     Raises:
         ValueError: more than 16 players, or settings out of range.
+
+    Example:
+        >>> import torch
+        >>> from pellucid.games import Features, logit
+        >>> model = lambda x: torch.stack([x[:, 0] * x[:, 1] + 2 * x[:, 2], -x[:, 0]], dim=1)
+        >>> x, masker = torch.ones(3), Features(fill="zero", names=("red", "round", "small"))
+        >>> graph = and_or_graph(model, x, masker, value=logit, explained=1.0, rng=Stream(0))
+        >>> [(graph.label(p.players), p.effect) for p in graph.patterns], graph.explained_variance
+        ([('small', 2.0), ('red + round', 1.0)], 1.0)
     """
+    check_settings(explained, max_patterns, logic)
+    players = masker(x)
+    check_count(players.count)
+    y = int(target_classes(model, x[None], target))
+    learned = None
+    if learn_baseline is not None:
+        learned = baseline_for(model, x, masker, target=y, value=value, settings=learn_baseline, on_step=on_step)
+        masker = learned.applied(masker)
+    values, noise = concept_table(model, x, y, masker, value=value, rng=rng, on_step=on_step)
+    graph = and_or_graph_of(
+        values,
+        players,
+        noise=noise,
+        logic=logic,
+        explained=explained,
+        max_patterns=max_patterns,
+        names=names,
+        baseline=learned,
+    )
+    return replace(graph, evaluations=graph.evaluations + (target == "predicted"))
+
+
+def check_settings(explained: float, max_patterns: int, logic: str) -> None:
+    """Raise a `ValueError` for settings out of range."""
     if not 0 < explained <= 1 or max_patterns < 1:
         raise ValueError(f"need 0 < explained <= 1 and max_patterns >= 1, got {explained} and {max_patterns}")
-    values, noise = concept_table(model, x, y, masker, value=value, rng=rng, on_step=on_step)
-    return concepts_of(values, masker(x), noise=noise, explained=explained, max_patterns=max_patterns)
+    if logic not in ("and", "and-or"):
+        raise ValueError(f'logic must be "and" or "and-or", got {logic!r}')
 
 
 def concept_table(
@@ -153,71 +134,123 @@ def concept_table(
     rng: Stream,
     on_step: OnStep = silent,
 ) -> tuple[Float[Tensor, " rows"], float]:
-    """What is every coalition of one input worth, and how exactly? All that `concepts` asks the model.
+    """What is every coalition of one input worth, and how exactly? All that a graph asks the model.
 
     Args:
-        model, x, y, masker, value, rng, on_step: see `concepts`.
+        model, x, masker, value, rng, on_step: see `and_or_graph`.
+        y: the class whose score is explained.
 
     Returns:
         The table `(2**n,)` on the CPU, and the deviation of one evaluation.
     """
     game = ModelGame(model, x, masker, value(y))
-    total = cost_concepts(game.n_players)
-    values = table(game, max_exact=16, on_step=lambda done, _: on_step(done, total))
+    check_count(game.n_players)
+    total = cost_and_or_graph(game.n_players)
+    values = table(game, max_exact=MOST_PLAYERS, on_step=lambda done, _: on_step(done, total))
+    if values.ndim != 1:
+        raise ValueError(f"a graph explains one number per coalition, got values of shape {tuple(values.shape[1:])}")
     noise = noise_floor(game, rng=rng.child("concepts"), probes=_PROBES)
     on_step(total, total)
     return values.cpu(), noise
 
 
-def concepts_of(
+def and_or_graph_of(
     values: Float[Tensor, " rows"],
     players: Players,
     *,
     noise: float,
+    logic: Logic = "and",
     explained: float = 0.95,
     max_patterns: int = 80,
-) -> Concepts:
-    """Which few combinations make a score, given the worth of every coalition? See `concepts`, which evaluates them.
+    names: Sequence[str] = (),
+    baseline: LearnedBaseline | None = None,
+) -> AndOrGraph:
+    """Which few combinations make a score, given the worth of every coalition? See `and_or_graph`, which asks for them.
 
     Args:
         values: the table of the game.
         players: who plays.
         noise: deviation of one evaluation; see `games.noise_floor`.
-        explained: share of variance to explain.
-        max_patterns: most patterns to keep.
+        logic, explained, max_patterns, names: see `and_or_graph`.
+        baseline: the learned baseline that the table was made with, if any.
 
     Raises:
-        ValueError: settings out of range.
+        ValueError: settings out of range, or a table of other players.
     """
-    if not 0 < explained <= 1 or max_patterns < 1:
-        raise ValueError(f"need 0 < explained <= 1 and max_patterns >= 1, got {explained} and {max_patterns}")
-    dividends = harsanyi(values)
-    path = prune(dividends.values, values)
+    check_settings(explained, max_patterns, logic)
+    if len(values) != 1 << players.count:
+        raise ValueError(f"a table of {players.count} players has {1 << players.count} rows, got {len(values)}")
+    values = values.detach().cpu().to(torch.float64)
+    and_terms, or_terms = _terms(values, logic)
+    path = prune(and_terms, values, or_terms=or_terms)
     if path.variance <= len(values) * noise**2:  # nothing but rounding varies
         path = replace(path, variance=0.0)
     needed = path.smallest(explained) if path.variance else 0
     kept = path.kept(min(needed, max_patterns))
-    return Concepts(
-        patterns=_patterns(dividends.values, kept, noise),
+    at = len(path.order) - len(kept)
+    patterns, coalitions = _with_coalitions(_patterns(and_terms, or_terms, kept, noise), players.count)
+    return AndOrGraph(
+        patterns=patterns,
+        coalitions=coalitions,
+        logic=logic,
         constant=float(values[0]),
         score=float(values[-1]),
-        explained_variance=float(path.explained[len(path.order) - len(kept)]),
-        ratio_explained=float(path.ratio[len(path.order) - len(kept)]),
+        explained_variance=float(path.explained[at]),
+        ratio_explained=float(path.ratio[at]),
         sparse=needed <= max_patterns,
         needed=needed,
         path=path,
-        dividends=Interactions(dividends.values, len(values), players.names),
+        and_terms=and_terms,
+        or_terms=or_terms,
         n_all_patterns=len(path.order),
         noise=noise,
+        names=_names(players, names),
         grid=players.grid,
-        evaluations=cost_concepts(players.count),
+        baseline=baseline,
+        evaluations=cost_and_or_graph(players.count, backgrounds=players.backgrounds or 1)
+        + (baseline.evaluations if baseline else 0),
     )
 
 
-def _patterns(dividends: Tensor, rows: Tensor, noise: float) -> tuple[Pattern, ...]:
-    ranked = rows[dividends[rows].abs().argsort(dim=0, descending=True, stable=True)]
+def _terms(values: Tensor, logic: Logic) -> tuple[Tensor, Tensor | None]:
+    if logic == "and":
+        return mobius(values), None
+    split = and_or(values, max_exact=MOST_PLAYERS)
+    return split.and_, split.or_
+
+
+def _names(players: Players, names: Sequence[str]) -> tuple[str, ...]:
+    if names and len(names) != players.count:
+        raise ValueError(f"names must give one name per player, got {len(names)} for {players.count} players")
+    if names or players.names:
+        return tuple(names or players.names)
+    if players.grid is not None:
+        return tuple(f"r{row + 1}c{column + 1}" for row in range(players.grid[0]) for column in range(players.grid[1]))
+    return tuple(f"player {p}" for p in range(players.count))
+
+
+def _patterns(and_terms: Tensor, or_terms: Tensor | None, rows: Tensor, noise: float) -> list[Pattern]:
+    terms = and_terms if or_terms is None else torch.cat([and_terms, or_terms])
     found = []
-    for row in ranked.tolist():
-        players = tuple(p for p in range(row.bit_length()) if row >> p & 1)
-        found.append(Pattern(players, float(dividends[row]), 3 * noise * 2 ** (len(players) / 2)))
-    return tuple(found)
+    for row in rows[terms[rows].abs().argsort(dim=0, descending=True, stable=True)].tolist():
+        kind: Kind = "and" if row < len(and_terms) else "or"
+        inside = row % len(and_terms)
+        players = tuple(p for p in range(inside.bit_length()) if inside >> p & 1)
+        found.append(Pattern(players, float(terms[row]), 3 * noise * 2 ** (len(players) / 2), kind))
+    return found
+
+
+def _with_coalitions(patterns: list[Pattern], n: int) -> tuple[tuple[Pattern, ...], tuple[Coalition, ...]]:
+    """Merge what patterns of one kind share."""
+    coalitions: list[Coalition] = []
+    out = list(patterns)
+    kinds: tuple[Kind, ...] = ("and", "or")
+    for kind in kinds:
+        own = [k for k, pattern in enumerate(patterns) if pattern.kind == kind]
+        found = merged([patterns[k].players for k in own], [abs(patterns[k].effect) for k in own], n)
+        # A coalition that a later one took in everywhere is no part of any pattern any more.
+        number = {c: len(coalitions) + k for k, c in enumerate(sorted({c for used in found.used for c in used}))}
+        for k, used in zip(own, found.used, strict=True):
+            out[k] = replace(patterns[k], coalitions=tuple(number[c] for c in used))
+        coalitions += [Coalition(found.coalitions[c], kind) for c in number]
+    return tuple(out), tuple(coalitions)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from pellucid.core import Panel, Spark, numbers, showing
 
-from ._concepts import Concepts
+from ._and_or_graph import AndOrGraph
 from ._signed_orders import SignedCurve
 from ._spectrum import BottleneckSpectrum
 
@@ -45,7 +45,7 @@ def _signed(result: SignedCurve) -> Panel:
     )
 
 
-def _concepts(result: Concepts) -> Panel:
+def _graph(result: AndOrGraph) -> Panel:
     return Panel(
         "Patterns behind one score",
         result.note,
@@ -57,10 +57,10 @@ def _concepts(result: Concepts) -> Panel:
             ("evaluations", result.evaluations),
         ),
         columns=("players", "effect", "noise"),
-        rows=tuple((" + ".join(map(str, p.players)), p.effect, p.noise) for p in result.patterns),
+        rows=tuple((result.label(p.players, p.kind), p.effect, p.noise) for p in result.patterns),
     )
 
 
 showing(_spectrum)(BottleneckSpectrum)
 showing(_signed)(SignedCurve)
-showing(_concepts)(Concepts)
+showing(_graph)(AndOrGraph)

@@ -1,9 +1,9 @@
 """Which few patterns carry a game? Greedy pruning of AND and OR terms with its exact error at every step.
 
-A term w_T acts on the coalitions that its 0/1 column c_T holds: those that contain T (AND) or that meet T (OR). Leaving
-out a set of terms makes the error rho = sum of w_R c_R over the removed R, and U = sum of rho(S)**2 over all coalitions.
-Taking out one more term T changes U by 2 w_T q(T) + w_T**2 <c_T, c_T> with q(T) = <c_T, rho>. The columns are never
-built; with P(X) = 2**(n - |X|), the number of coalitions that contain X,
+A term w_T acts on the coalitions that its 0/1 column c_T holds: those that contain T (AND) or that meet T (OR).
+Leaving out a set of terms makes the error rho = sum of w_R c_R over the removed R, and U = sum of rho(S)**2 over all
+coalitions. Taking out one more term T changes U by 2 w_T q(T) + w_T**2 <c_T, c_T> with q(T) = <c_T, rho>. The columns
+are never built; with P(X) = 2**(n - |X|), the number of coalitions that contain X,
 
     <and_T, and_R> = P(T u R)
     <and_T, or_R>  = P(T) - [T and R share nobody] P(T u R)
@@ -125,7 +125,9 @@ class _Columns:
     def norm(self, rows: np.ndarray) -> np.ndarray:
         """Return <c_T, c_T>."""
         within: np.ndarray = self.supersets[rows & self.players]
-        return np.where(rows & self.bit, self.bit - within, within) if self.mixed else within
+        if self.mixed:
+            within = np.where((rows & self.bit) != 0, self.bit - within, within)
+        return within
 
     def inner(self, rows: np.ndarray, one: int) -> np.ndarray:
         """Return <c_T, c_one> for each T of `rows`."""
@@ -135,8 +137,10 @@ class _Columns:
         apart, either = (rows & one & self.players) == 0, (rows & self.bit) != 0
         within, own = self.supersets[rows & self.players], self.supersets[one & self.players]
         if one & self.bit:
-            return np.where(either, self.bit - within - own + joined, within - apart * joined)
-        return np.where(either, own - apart * joined, joined)
+            joined = np.where(either, self.bit - within - own + joined, within - apart * joined)
+        else:
+            joined = np.where(either, own - apart * joined, joined)
+        return joined
 
 
 def _greedy(w: np.ndarray, patterns: np.ndarray, n: int, window: int) -> tuple[np.ndarray, np.ndarray]:

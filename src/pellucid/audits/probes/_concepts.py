@@ -34,8 +34,8 @@ from pellucid.core import (
     number,
     numbers,
 )
-from pellucid.explain import Concepts as Explained
-from pellucid.explain import concept_table, concepts_of, cost_concepts
+from pellucid.explain import AndOrGraph as Explained
+from pellucid.explain import and_or_graph_of, concept_table, cost_and_or_graph
 
 from .. import _levels
 from .._players import (
@@ -175,7 +175,7 @@ class Concepts:
 
 def _cost(players: int, samples: int) -> int:
     """Return evaluations of this many samples: every coalition, the noise probes, and one look at the prediction."""
-    return cost_concepts(players, samples=samples) + samples
+    return cost_and_or_graph(players, samples=samples) + samples
 
 
 def _count(subject: Subject, grid: tuple[int, int]) -> int | str:
@@ -217,7 +217,7 @@ def _explained(subject: Subject, classes: Tensor, masker: Masker, rng: Stream, w
     players = masker(subject.inputs[0])
     found = work.map("concepts", subject.ids, compute, chunk=1, key=f"{players.count}|{rng.seed}")
     return [
-        concepts_of(
+        and_or_graph_of(
             worth,
             masker(x),
             noise=float(noise),

@@ -1,4 +1,4 @@
-"""Concepts: exact reconstruction, known patterns, when they are not sparse, noise."""
+"""And-Or graphs: exact reconstruction, known patterns, when they are not sparse, noise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from pellucid.core import Stream
-from pellucid.explain import concepts, cost_concepts
+from pellucid.explain import and_or_graph, cost_and_or_graph
 from pellucid.games import Features, ModelGame, Patches, coalitions, log_odds, logit, table
 
 
@@ -23,7 +23,8 @@ class Scored(nn.Module):
 
 
 def of_formula(score, n: int, rng: Stream, **settings):
-    return concepts(Scored(score), torch.ones(n, dtype=torch.float64), 0, Features(fill="zero"), rng=rng, **settings)
+    x = torch.ones(n, dtype=torch.float64)
+    return and_or_graph(Scored(score), x, Features(fill="zero"), target=0, rng=rng, **settings)
 
 
 def small_mlp(n: int) -> nn.Module:
@@ -63,7 +64,7 @@ def test_rounding_makes_no_patterns(rng):
     with torch.no_grad():
         linear.weight.copy_(1e-8 * Stream(1).normal((3, 8)))
         linear.bias.copy_(torch.tensor([0.3, -0.2, 0.1]))
-    found = concepts(linear, Stream(2).uniform((1, 8))[0], 0, Features(fill="zero"), rng=rng)
+    found = and_or_graph(linear, Stream(2).uniform((1, 8))[0], Features(fill="zero"), target=0, rng=rng)
     assert len(table(ModelGame(linear, torch.ones(8), Features(fill="zero"), log_odds(0))).unique()) > 1
     assert found.patterns == ()
     assert found.path.variance == 0
@@ -73,7 +74,7 @@ def test_rounding_makes_no_patterns(rng):
 def test_prediction_explains_the_stated_share(rng):
     model, x = small_mlp(8), Stream(2).child("x").normal((1, 8), dtype=torch.float64)[0] * 2
     masker = Features(fill="zero")
-    found = concepts(model, x, 1, masker, rng=rng)
+    found = and_or_graph(model, x, masker, target=1, rng=rng)
     v = table(ModelGame(model, x, masker, log_odds(1)))
     residual = (v - found.predict(coalitions(8))).square().sum()
     assert float(1 - residual / (v - v.mean()).square().sum()) == pytest.approx(found.explained_variance, abs=1e-9)
@@ -81,7 +82,7 @@ def test_prediction_explains_the_stated_share(rng):
     assert len(found.patterns) == found.needed <= 80
     strengths = [abs(pattern.effect) for pattern in found.patterns]
     assert strengths == sorted(strengths, reverse=True)
-    assert_close(found.dividends.predict(coalitions(8)), v, atol=1e-9, rtol=0)
+    assert_close(found.table(), v, atol=1e-9, rtol=0)
 
 
 def test_not_sparse_is_said(rng):
@@ -110,27 +111,27 @@ def test_price_noise_and_seed(rng):
         model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 64, 4))
     x = Stream(7).child("x").uniform((1, 1, 10, 10))[0]
     steps = []
-    found = concepts(
+    found = and_or_graph(
         model,
         x,
-        2,
         Patches((3, 3), fill="zero"),
+        target=2,
         rng=rng.at([5]),
         on_step=lambda done, total: steps.append((done, total)),
     )
-    assert found.evaluations == cost_concepts(9) == 512 + 128
+    assert found.evaluations == cost_and_or_graph(9) == 512 + 128
     assert steps[-1] == (640, 640)
-    assert cost_concepts(12, samples=4) == 4 * (4096 + 128)
+    assert cost_and_or_graph(12, samples=4) == 4 * (4096 + 128)
     assert 0 < found.noise < 1e-5
     for pattern in found.patterns:
         assert pattern.noise == pytest.approx(3 * found.noise * 2 ** (len(pattern.players) / 2))
-    again = concepts(model, x, 2, Patches((3, 3), fill="zero"), rng=rng.at([5]))
+    again = and_or_graph(model, x, Patches((3, 3), fill="zero"), target=2, rng=rng.at([5]))
     assert again.patterns == found.patterns
     assert found.grid == (3, 3)
 
 
 def test_refusals(rng):
-    with pytest.raises(ValueError, match="an exact table of 17 players needs 131,072 evaluations"):
+    with pytest.raises(ValueError, match="a graph of 17 players needs 131,072 evaluations per input; join players"):
         of_formula(lambda x: x.sum(1), 17, rng)
     with pytest.raises(ValueError, match="need 0 < explained <= 1 and max_patterns >= 1"):
         of_formula(lambda x: x.sum(1), 3, rng, explained=0.0)
