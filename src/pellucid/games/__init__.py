@@ -2,17 +2,7 @@
 
 from . import _panels  # noqa: F401 - gives the results their form in notebooks and terminals
 from ._and_or import AndOr, and_or
-from ._disentanglement import (
-    Aggregate,
-    Disentanglement,
-    PairDifferences,
-    agreement,
-    contexts_used,
-    cost_disentanglement,
-    disentanglement,
-    mean_and_size,
-    pair_differences,
-)
+from ._disentanglement import Aggregate, Disentanglement, cost_disentanglement, disentanglement
 from ._embeddings import OnEmbeddings, on_embeddings
 from ._games import Counted, Memoized, Restricted, TableGame, restrict, table
 from ._harsanyi import harsanyi
@@ -78,7 +68,6 @@ __all__ = [
     "ModelGame",
     "OnEmbeddings",
     "Output",
-    "PairDifferences",
     "PairInteractions",
     "PairOrders",
     "Patches",
@@ -93,13 +82,11 @@ __all__ = [
     "Tokens",
     "ValueOf",
     "Words",
-    "agreement",
     "and_or",
     "bin_sizes",
     "by_size",
     "coalitions",
     "concept_jaccard",
-    "contexts_used",
     "cost_disentanglement",
     "cost_pair_orders",
     "cost_size_curve",
@@ -116,7 +103,6 @@ __all__ = [
     "log_probability",
     "logit",
     "margin",
-    "mean_and_size",
     "mobius",
     "neighbor_blocks",
     "neighbor_pairs",
@@ -128,7 +114,6 @@ __all__ = [
     "order_weights",
     "others",
     "output",
-    "pair_differences",
     "pair_interactions",
     "pair_orders",
     "probability",
