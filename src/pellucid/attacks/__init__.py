@@ -2,6 +2,8 @@
 
 from ._balls import BALLS, L2, Linf
 from ._chain import Chain
+from ._grid_search import GridSearch, GridSweep
+from ._integrated import IntegratedSpatial
 from ._losses import LOSSES, Loss, cross_entropy, log_odds_loss, margin_loss
 from ._minimum_norm import MinimumNorm, Nearest
 from ._pgd import PGD
@@ -17,6 +19,9 @@ __all__ = [
     "SPACES",
     "Chain",
     "Flow",
+    "GridSearch",
+    "GridSweep",
+    "IntegratedSpatial",
     "Linf",
     "Loss",
     "MinimumNorm",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -57,6 +57,7 @@ class Candidates:
         x: inputs; `y`: labels; `target`: classes that the model shall answer, None for any wrong one.
         rng: the samples' ids, by which an error names one.
         early_stop: a sample is no longer attacked once it succeeded.
+        penalty: what params cost, per sample; taken off the loss.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class Candidates:
         *,
         target: Tensor | None = None,
         early_stop: bool = False,
+        penalty: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
+        self.penalty = penalty
         self.model, self.space, self.loss, self.early_stop = model, space, loss, early_stop
         target = None if target is None else classes("target", target, x)
         self.x, self.y, self.target = x, y, target
@@ -99,26 +102,35 @@ class Candidates:
         rows = self._rows.cpu()
         return rng.at(rows if rng.ids is None else rng.ids.cpu()[rows])
 
-    def drop(self, *rows_of: Tensor) -> tuple[Tensor, ...]:
+    def drop(self, *given: Tensor) -> tuple[Tensor, ...]:
         """With `early_stop`, leave out the samples that succeeded; returns the given tensors without their rows."""
         if not self.early_stop or self._params is None:
-            return rows_of
-        left = (~self._live(self._success)).nonzero()[:, 0]
-        if len(left) == len(self.x):
-            return rows_of
-        self._rows = left if self._rows is None else self._rows[left]
-        self.x, self.y = self.x[left], self.y[left]
-        self.target = None if self.target is None else self.target[left]
-        return tuple(tensor[left] for tensor in rows_of)
+            return given
+        return self.narrow(~self.rows_of(self._success), *given)
 
-    def restrict(self, rows: Tensor) -> None:
+    def narrow(self, left: Bool[Tensor, " b"], *given: Tensor) -> tuple[Tensor, ...]:
+        """Go on with those marked of the samples still under attack; returns the given tensors' rows of these."""
+        rows = left.nonzero()[:, 0]
+        if len(rows) == len(self.x):
+            return given
+        self._only(rows if self._rows is None else self._rows[rows])
+        return tuple(tensor[rows] for tensor in given)
+
+    def _only(self, rows: Tensor) -> None:
         """Attack only the samples of these row numbers of the whole batch from here on."""
         x, y, target = self._all
         self._rows, self.x, self.y = rows, x[rows], y[rows]
         self.target = None if target is None else target[rows]
 
-    def _live(self, of_all: Tensor) -> Tensor:
+    def rows_of(self, of_all: Tensor) -> Tensor:
+        """Return the rows of the samples still under attack."""
         return of_all if self._rows is None else of_all[self._rows]
+
+    @property
+    def best(self) -> Tensor:
+        """The best params so far of the samples still under attack."""
+        assert self._params is not None
+        return self.rows_of(self._params)
 
     # -- asking the model -----------------------------------------------------------------------------------------
 
@@ -155,7 +167,7 @@ class Candidates:
         With `trace` the losses are kept for the result's `trace`.
         """
         params = params.detach().requires_grad_()
-        success, loss, close = self.judge(self.answer(self.space.render(self.x, params)))
+        success, loss, close = self._measure(params, self.space.render(self.x, params))
         if not loss.requires_grad:
             raise ModelError("the model's output does not depend on its input by any gradient; use a random search")
         (grad,) = torch.autograd.grad(loss.sum(), params)
@@ -166,14 +178,18 @@ class Candidates:
             self.zero_gradients += peak == 0
         else:
             self.zero_gradients[self._rows] += peak == 0
-        self._keep(params.detach(), success, loss.detach(), close, trace=trace)
+        self.keep(params.detach(), success, loss.detach(), close, trace=trace)
         return grad
 
     def offer(self, params: Tensor, *, trace: bool = False) -> None:
         """Keep `params` for the samples for which they are the best so far; one evaluation per sample."""
         params = params.detach()
         with torch.no_grad():
-            self._keep(params, *self.judge(self.answer(self.space.render(self.x, params))), trace=trace)
+            self.keep(params, *self._measure(params, self.space.render(self.x, params)), trace=trace)
+
+    def _measure(self, params: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        success, loss, close = self.judge(self.answer(inputs))
+        return success, (loss if self.penalty is None else loss - self.penalty(params)), close
 
     def _mark(self, broken: Tensor) -> None:
         if self._rows is None:
@@ -181,13 +197,14 @@ class Candidates:
         else:
             self._broken[self._rows] |= broken
 
-    def _keep(self, params: Tensor, success: Tensor, loss: Tensor, close: Tensor, *, trace: bool) -> None:
+    def keep(self, params: Tensor, success: Tensor, loss: Tensor, close: Tensor, *, trace: bool = False) -> None:
+        """Keep `params` where they are the best so far, given what `judge` says of them."""
         if trace:
             self._trace.append(self._spread(loss))
         if self._params is None:
             self._params, self._success, self._loss, self._close = params, success, loss, close
             return
-        kept, best = self._live(self._success), self._live(self._loss)
+        kept, best = self.rows_of(self._success), self.rows_of(self._loss)
         better = (success & ~kept) | ((success == kept) & (loss > best))
         if self._rows is None:
             rows = better.view(-1, *[1] * (params.ndim - 1))
@@ -225,11 +242,11 @@ class Candidates:
             inputs = self.space.render(self.x, self._params)
             rows = self._close.nonzero()[:, 0] if params is None else self._close.new_empty(0, dtype=torch.int64)
             if len(rows):
-                self.restrict(rows)
-                success, loss, _ = self.judge(self.answer(inputs[rows]))
+                self._only(rows)
+                success, loss, _ = self._measure(self._params[rows], inputs[rows])
                 self._success, self._loss = self._success.clone(), self._loss.clone()
                 self._success[rows], self._loss[rows] = success, loss
-        self._check()
+        self.check()
         return Perturbed(
             inputs=inputs,
             params=self._params,
@@ -241,7 +258,8 @@ class Candidates:
             trace=torch.stack(self._trace) if self._trace else None,
         )
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise a `ModelError` that names a sample with logits or a gradient that are no numbers."""
         rows = self._broken.nonzero()
         if len(rows):
             row = int(rows[0])
