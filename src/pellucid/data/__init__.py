@@ -9,16 +9,18 @@ from ._download import DOWNLOADS, NAMED, download, verify
 from ._facts import Facts
 from ._fashion_mnist import FashionMNIST
 from ._folder import ImageFolder
-from ._homes import NpmPackage, WebArchive, WebFile, WebFiles
+from ._homes import NpmPackage, PyPIPackage, WebArchive, WebFile, WebFiles
 from ._idx import IDX
 from ._images import fit_images
 from ._load import SOURCES, AnySource, load
 from ._loader import from_loader
 from ._mnist import MNIST
+from ._movie_snippets import MovieSnippets
 from ._places import cache
 from ._sample import sample, unit
 from ._scikit_learn import BreastCancer, Digits, Iris, Wine
 from ._synthetic import SyntheticImages, SyntheticTable, synthetic_images, synthetic_table
+from ._texts import Texts
 
 __all__ = [
     "CIFAR10",
@@ -39,10 +41,13 @@ __all__ = [
     "HuggingFace",
     "ImageFolder",
     "Iris",
+    "MovieSnippets",
     "NpmPackage",
     "Parquet",
+    "PyPIPackage",
     "SyntheticImages",
     "SyntheticTable",
+    "Texts",
     "WebArchive",
     "WebFile",
     "WebFiles",

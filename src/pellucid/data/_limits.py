@@ -15,3 +15,9 @@ MAX_PIXELS = 64_000_000
 
 MAX_ENCODED = 256 * 2**20
 """Bytes of one encoded image inside a table."""
+
+MAX_LETTERS = 2**17
+"""Letters of one text; Python's own reader of CSV has the same limit."""
+
+MAX_TEXTS = 2_000_000
+"""Texts of one split."""

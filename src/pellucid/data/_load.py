@@ -19,15 +19,29 @@ from ._folder import ImageFolder
 from ._idx import IDX, idx_files
 from ._images import Fit, check_bytes
 from ._mnist import MNIST
+from ._movie_snippets import MovieSnippets
+from ._movie_snippets import load_sample as load_snippets
 from ._rows import spread
 from ._sample import take, unit
 from ._scikit_learn import BreastCancer, Digits, Iris, Wine
 from ._synthetic import SyntheticImages, SyntheticTable
+from ._texts import TEXT_SUFFIXES, Texts, holds_texts
 
-NamedSource = FashionMNIST | MNIST | CIFAR10 | Digits | Iris | Wine | BreastCancer | SyntheticImages | SyntheticTable
+NamedSource = (
+    FashionMNIST
+    | MNIST
+    | CIFAR10
+    | MovieSnippets
+    | Digits
+    | Iris
+    | Wine
+    | BreastCancer
+    | SyntheticImages
+    | SyntheticTable
+)
 """Sources that are data sets by themselves, known by their kind."""
 
-FileSource = ImageFolder | Arrays | CSV | Parquet | HuggingFace | IDX | CIFARFiles
+FileSource = ImageFolder | Arrays | CSV | Parquet | HuggingFace | IDX | CIFARFiles | Texts
 """Sources that read the user's own files."""
 
 AnySource = NamedSource | FileSource
@@ -52,13 +66,15 @@ def load(
     label: str | None = None,
     image_size: tuple[int, int] | None = None,
     channels: int | None = None,
+    text: str | None = None,
 ) -> Dataset:
-    """Return a data set ready for a model: float inputs, images in [0, 1].
+    """Return a data set ready for a model: float inputs, images in [0, 1], texts that a tokenizer turns into ids.
 
     Args:
         spec: a name ("fashion-mnist" gives the shipped sample of the test split when the full set is absent; the note
             says so), or the path of a folder of class folders, of IDX, CIFAR binary, CSV or Parquet files, of a data
-            set of Hugging Face saved to disk, or of a `.npz`, CSV, Parquet or IDX file.
+            set of Hugging Face saved to disk, or of a `.npz`, CSV, Parquet or IDX file. Texts are a CSV, JSON lines or
+            Parquet file with a column of texts, a `.txt` file with one text per line, or class folders of `.txt` files.
         split: "train" or "test".
         skip_corrupt: leave out images that cannot be read instead of stopping.
         limit: at most so many samples, equally many per class, first ones first.
@@ -66,6 +82,7 @@ def load(
         image_size: height and width that images are brought to: the shorter side is resized, with antialiasing, and the
             middle cut out.
         channels: 1 makes images gray, 3 makes them color.
+        text: the column that holds texts; if not given the one named text, sentence or review, if there is one.
 
     Raises:
         DataMissing: a named set is not on this machine.
@@ -85,8 +102,11 @@ def load(
         "label": label,
         "image_size": fit.size,
         "channels": channels,
+        "text": text,
     }
     source = NAMES.get(spec) or _source(spec, settings)
+    if text is not None and not isinstance(source, Texts):
+        raise DataError(f"{spec} is no table in a file, so it has no column of texts to choose")
     if label is not None and not hasattr(source, "label"):
         raise DataError(f"{spec} is no table in a file, so it has no label column to choose")
     dataset = _loaded(source, split)
@@ -102,14 +122,18 @@ def _loaded(source: AnySource, split: str) -> Dataset:
     try:
         return source.load(split)
     except DataMissing:
-        if not isinstance(source, FashionMNIST) or split != "test":
-            raise
-        return load_sample()
+        if split == "test" and isinstance(source, FashionMNIST):
+            return load_sample()
+        if split == "test" and isinstance(source, MovieSnippets):
+            return load_snippets()
+        raise
 
 
 def _source(spec: str, settings: Mapping[str, Any]) -> AnySource:
     """Return the source that reads a file or folder of the user's, with those settings that it has."""
     kind = _kind(Path(spec))
+    if kind in _TABLES and (settings["text"] is not None or holds_texts(Path(spec))):
+        kind = "texts"
     if kind:
         source: Any = SOURCES[kind]
         built: AnySource = source(path=spec, **{k: v for k, v in settings.items() if k in source.__struct_fields__})
@@ -125,6 +149,8 @@ def _kind(path: Path) -> str:
         return _folder_kind(path)
     if path.suffix.lower() in _SUFFIXES:
         return _SUFFIXES[path.suffix.lower()]
+    if path.suffix.lower() in TEXT_SUFFIXES:
+        return "texts"
     if kind is None:
         return ""
     found = sniff(path)
@@ -144,6 +170,10 @@ def _kind(path: Path) -> str:
 _SUFFIXES = {".npz": "npz", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 
 
+_TABLES = ("csv", "parquet")
+"""Kinds whose files may hold texts instead of numbers."""
+
+
 def _folder_kind(path: Path) -> str:
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return "hugging-face"
@@ -153,4 +183,6 @@ def _folder_kind(path: Path) -> str:
         return "parquet"
     if idx_files(path):
         return "idx"
-    return "cifar-binary" if any(binary_files(path).values()) else "folder"
+    if any(binary_files(path).values()):
+        return "cifar-binary"
+    return "texts" if holds_texts(path) else "folder"

@@ -20,7 +20,9 @@ def unit(inputs: Tensor) -> Tensor:
 
 def take(dataset: Dataset, rows: Int[Tensor, " n"]) -> Dataset:
     """Return the rows of a data set, in the given order; ids keep naming the source's rows."""
-    return replace(dataset, inputs=dataset.inputs[rows], labels=dataset.labels[rows], ids=dataset.ids[rows])
+    texts = tuple(dataset.texts[row] for row in rows.tolist()) if dataset.texts else ()
+    inputs, labels = dataset.inputs[rows], dataset.labels[rows]
+    return replace(dataset, inputs=inputs, labels=labels, ids=dataset.ids[rows], texts=texts)
 
 
 def sample(dataset: Dataset, n: int, *, rng: Stream) -> Dataset:
