@@ -2,6 +2,15 @@
 
 from . import _panels  # noqa: F401 - gives the results their form in notebooks and terminals
 from ._and_or_graph import AndOrGraph, Coalition, Kind, Logic, Node, Pattern
+from ._attack_attribution import (
+    AttackAttribution,
+    attack_attribution,
+    cost_attack_attribution,
+    map_iou,
+    region_norms,
+)
+from ._attack_cost import AttackGame, AttackUtility, MinimumCost, ReachedMargin, attack_regions
+from ._attack_interactions import LogitGap, coalition_interactions, perturbation_game
 from ._bottleneck import (
     DEFAULT_RATIOS,
     FULL,
@@ -15,6 +24,7 @@ from ._bottleneck import (
     orders_of,
 )
 from ._companions import GapTest, StructureTest, gap_test, structure_test
+from ._components import Component, PerturbationComponents, border_contrast, perturbation_components
 from ._concepts import and_or_graph, and_or_graph_of, concept_table, cost_and_or_graph
 from ._explanations import Explanation, ExplanationSettings, check_explanation, cost_explanation, explanations
 from ._learned_baseline import BaselineSettings, LearnedBaseline, learn_baseline
@@ -27,26 +37,39 @@ __all__ = [
     "OFFICIAL",
     "QUICK",
     "AndOrGraph",
+    "AttackAttribution",
+    "AttackGame",
+    "AttackUtility",
     "BaselineSettings",
     "BottleneckSpectrum",
     "Coalition",
+    "Component",
     "Explanation",
     "ExplanationSettings",
     "GapTest",
     "Kind",
     "LearnedBaseline",
     "Logic",
+    "LogitGap",
+    "MinimumCost",
     "Node",
     "Pattern",
+    "PerturbationComponents",
+    "ReachedMargin",
     "SignedCurve",
     "SpectrumSettings",
     "StructureTest",
     "and_or_graph",
     "and_or_graph_of",
+    "attack_attribution",
+    "attack_regions",
+    "border_contrast",
     "bottleneck",
     "check_explanation",
+    "coalition_interactions",
     "concept_table",
     "cost_and_or_graph",
+    "cost_attack_attribution",
     "cost_bottleneck",
     "cost_explanation",
     "cost_signed_order_curve",
@@ -55,7 +78,11 @@ __all__ = [
     "fit_bottleneck",
     "gap_test",
     "learn_baseline",
+    "map_iou",
     "orders_of",
+    "perturbation_components",
+    "perturbation_game",
+    "region_norms",
     "signed_order_curve",
     "structure_test",
 ]
