@@ -132,6 +132,11 @@ class Candidates:
         assert self._params is not None
         return self.rows_of(self._params)
 
+    @property
+    def best_loss(self) -> Tensor:
+        """The losses at `best`."""
+        return self.rows_of(self._loss)
+
     # -- asking the model -----------------------------------------------------------------------------------------
 
     def answer(self, inputs: Tensor) -> Float[Tensor, "b k"]:
@@ -156,9 +161,8 @@ class Candidates:
         found = logits.detach()
         # Summed up on the device and looked at once at the end: a look at every step would stall a GPU.
         self._mark(~found.isfinite().all(1))
-        top = found.topk(2, dim=1)
-        hit = top.indices[:, 0] == aim
-        close = top.values[:, 0] - top.values[:, 1] <= precision * top.values.abs().amax(1)
+        hit, top = found.argmax(1) == aim, found.topk(2, dim=1).values
+        close = top[:, 0] - top[:, 1] <= precision * top.abs().amax(1)
         return (~hit, loss, close) if self.target is None else (hit, -loss, close)
 
     def slope(self, params: Tensor, *, trace: bool = False) -> Tensor:
@@ -166,6 +170,10 @@ class Candidates:
 
         With `trace` the losses are kept for the result's `trace`.
         """
+        return self.climb(params, trace=trace)[1]
+
+    def climb(self, params: Tensor, *, trace: bool = False) -> tuple[Float[Tensor, " b"], Tensor]:
+        """Do as `slope`, and return the loss too."""
         params = params.detach().requires_grad_()
         success, loss, close = self._measure(params, self.space.render(self.x, params))
         if not loss.requires_grad:
@@ -179,7 +187,7 @@ class Candidates:
         else:
             self.zero_gradients[self._rows] += peak == 0
         self.keep(params.detach(), success, loss.detach(), close, trace=trace)
-        return grad
+        return loss.detach(), grad
 
     def offer(self, params: Tensor, *, trace: bool = False) -> None:
         """Keep `params` for the samples for which they are the best so far; one evaluation per sample."""

@@ -143,6 +143,8 @@ class Perturbed:
         space: the space that `params` belong to; None where the attack has none.
         trace: `(t, b)` losses of the first ascent, iterate by iterate, NaN once a sample was dropped; None without an
             ascent. Losses that fall along the steps are a sign of masked gradients.
+        found_by: `(b,)` int, which attack of an ensemble fooled the model first; -1 where none did or where the
+            undistorted input already does; None for a single attack.
     """
 
     inputs: Tensor
@@ -153,6 +155,7 @@ class Perturbed:
     zero_gradients: Int[Tensor, " b"]
     space: Space | None = None
     trace: Float[Tensor, "t b"] | None = None
+    found_by: Int[Tensor, " b"] | None = None
 
     def replay(self, x: Tensor) -> Tensor:
         """Return the same distortions of `x`: of the attacked inputs, or of others of the same shape, row by row.

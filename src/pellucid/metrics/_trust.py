@@ -170,13 +170,30 @@ def attacked(model: Model, x: Tensor, y: Tensor, attack: Attack, *, rng: Stream,
         attack(model, x[rows].to(device), y[rows].to(device), rng=rng.at(ids[rows]))
         for rows in torch.split(torch.arange(len(x)), batch_size)
     ]
+    first = parts[0]
+
+    def joined(name: str) -> Tensor:
+        return torch.cat([getattr(part, name).cpu() for part in parts])
+
     return Perturbed(
-        inputs=torch.cat([part.inputs.cpu() for part in parts]),
-        params=torch.cat([part.params.cpu() for part in parts]),
-        success=torch.cat([part.success.cpu() for part in parts]),
-        loss=torch.cat([part.loss.cpu() for part in parts]),
+        inputs=joined("inputs"),
+        params=joined("params"),
+        success=joined("success"),
+        loss=joined("loss"),
         evaluations=sum(part.evaluations for part in parts),
-        zero_gradients=torch.cat([part.zero_gradients.cpu() for part in parts]),
+        zero_gradients=joined("zero_gradients"),
+        space=first.space,
+        trace=None if first.trace is None else _traces([part.trace for part in parts if part.trace is not None]),
+        found_by=None if first.found_by is None else joined("found_by"),
+    )
+
+
+def _traces(parts: Sequence[Tensor]) -> Tensor:
+    """Return the losses of all batches, NaN where a batch stopped sooner."""
+    steps = max(len(part) for part in parts)
+    return torch.cat(
+        [torch.cat([part.cpu(), part.new_full((steps - len(part), part.shape[1]), torch.nan).cpu()]) for part in parts],
+        dim=1,
     )
 
 
