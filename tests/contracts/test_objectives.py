@@ -12,6 +12,13 @@ from pellucid.training import OBJECTIVES, AttackSettings, FixedWeighting
 SETTINGS = {
     "standard": {},
     "adversarial": {"attack": AttackSettings(eps=0.1, steps=2)},
+    "attacks": {
+        "attacks": {
+            "linf": AttackSettings(eps=0.1, steps=2),
+            "flow": AttackSettings(space="flow", max_px=0.5, steps=2),
+            "rt": AttackSettings(space="rotate-translate", draws=3),
+        }
+    },
     "interaction-order": {"low": 0.3, "high": 0.7, "grid": 4, "fill": (0.5,)},
 }
 

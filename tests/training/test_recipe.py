@@ -51,7 +51,7 @@ def test_overrides_change_one_key(recipe_file, override, read):
         ("objective.kind=adverserial", "objective.kind is 'adverserial'; did you mean adversarial?"),
         (
             "objective.label_smoothing=0.1",
-            "objective.kind is missing; the kinds are adversarial, interaction-order, standard",
+            "objective.kind is missing; the kinds are adversarial, attacks, interaction-order, standard",
         ),
         ("epochs=0", "epochs is 0: expected `int` >= 1"),
         ("optimizer.lr=-1", "optimizer.lr is -1: expected `float` > 0"),

@@ -48,6 +48,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         sha256: digest of the weights file.
         notes: limits, one sentence each.
         objective: what the training lowered, as the recipe's table; empty where unknown.
+        start: the weights that training began with, as `from` and `sha256`; empty for random ones.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     sha256: str
     notes: tuple[str, ...] = ()
     objective: dict[str, Any] = {}
+    start: dict[str, str] = {}
 
     def figure(self, name: str) -> Figure | None:
         """Return the figure of that name, or None."""

@@ -6,8 +6,16 @@ from ._optimizers import OPTIMIZERS, SCHEDULES, SGD, Adam, Constant, Cosine, Exp
 from ._recipe import OBJECTIVES, FinalTest, Recipe, find_recipe, shipped_recipes
 from ._run import Run
 from ._trainer import train
-from ._weighting import WEIGHTINGS, FixedWeighting
-from .objectives import Adversarial, InteractionOrder, OrderRange, Standard
+from ._weighting import (
+    WEIGHTINGS,
+    FixedWeighting,
+    MaxWeighting,
+    MinNormWeighting,
+    Mixture,
+    ParetoWeighting,
+    UniformWeighting,
+)
+from .objectives import Adversarial, Attacks, InteractionOrder, OrderRange, Standard
 
 __all__ = [
     "OBJECTIVES",
@@ -18,6 +26,7 @@ __all__ = [
     "Adam",
     "Adversarial",
     "AttackSettings",
+    "Attacks",
     "Constant",
     "Cosine",
     "Event",
@@ -25,12 +34,17 @@ __all__ = [
     "FinalTest",
     "FixedWeighting",
     "InteractionOrder",
+    "MaxWeighting",
+    "MinNormWeighting",
+    "Mixture",
     "OnEvent",
     "OneCycle",
     "OrderRange",
+    "ParetoWeighting",
     "Recipe",
     "Run",
     "Standard",
+    "UniformWeighting",
     "find_recipe",
     "shipped_recipes",
     "train",

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from pellucid.attacks import LOSSES, PGD, Flow, GridSearch, IntegratedSpatial, L2, Linf, RandomSearch, RotateTranslate
+from pellucid.attacks import L2, LOSSES, PGD, Flow, GridSearch, IntegratedSpatial, Linf, RandomSearch, RotateTranslate
 from pellucid.core import Attack, Space
 
 Positive = Annotated[float, Meta(gt=0)]
@@ -106,8 +106,12 @@ class AttackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             return (*_BY_SPACE["spatial"], "steps", "draws", "loss")
         return (*_BY_SPACE[self.space], *_BY_SEARCH[self.how])
 
-    def build(self) -> Attack:
-        """Return the attack."""
+    def build(self, *, early_stop: bool = False) -> Attack:
+        """Return the attack.
+
+        Args:
+            early_stop: leave a sample alone once it is fooled, where only that matters.
+        """
         loss = LOSSES[self.loss]
         if self.space == "spatial":
             return IntegratedSpatial(
@@ -118,14 +122,21 @@ class AttackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                 steps=self.steps,
                 starts=self.draws or 10,
                 loss=loss,
+                early_stop=early_stop,
             )
         space = self._space()
         if isinstance(space, RotateTranslate) and self.how == "grid":
-            return GridSearch(space, grid=self.grid or (31, 5, 5), loss=loss)
+            return GridSearch(space, grid=self.grid or (31, 5, 5), loss=loss, early_stop=early_stop)
         if self.how == "random":
-            return RandomSearch(space, draws=self.draws or 10, loss=loss)
+            return RandomSearch(space, draws=self.draws or 10, loss=loss, early_stop=early_stop)
         return PGD(
-            space, steps=self.steps, step_size=self.step_size, loss=loss, restarts=self.restarts, start=self.start
+            space,
+            steps=self.steps,
+            step_size=self.step_size,
+            loss=loss,
+            restarts=self.restarts,
+            start=self.start,
+            early_stop=early_stop,
         )
 
     def _space(self) -> Space:
@@ -135,15 +146,6 @@ class AttackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             return RotateTranslate(self.max_deg or 30.0, self.max_px or 3.0, padding=self.padding or "zeros")
         assert self.eps is not None  # checked at the beginning
         return (Linf if self.space == "linf" else L2)(self.eps, bounds=self.bounds)
-
-    def is_part_of(self, whole: AttackSettings) -> bool:
-        """Whether all that this attack may do is possible in the space of `whole`, a spatial one."""
-        if whole.space != "spatial" or (self.padding or "zeros") != (whole.padding or "zeros"):
-            return False
-        if self.space == "flow":
-            return (self.max_px or 0.3) <= (whole.flow_px or 0.3)
-        turn = (self.max_deg or 30.0) <= (whole.max_deg or 30.0)
-        return self.space == "rotate-translate" and turn and (self.max_px or 3.0) <= (whole.max_px or 3.0)
 
     @property
     def budget(self) -> str:

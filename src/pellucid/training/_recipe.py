@@ -17,23 +17,30 @@ from pellucid.nn.models import AlexNetSettings, SmallCNNSettings
 
 from ._attack import AttackSettings
 from ._optimizers import SGD, Adam, Constant, Cosine, Exponential, OneCycle
-from ._weighting import FixedWeighting
-from .objectives import Adversarial, InteractionOrder, Standard
+from ._weighting import AnyWeighting, FixedWeighting
+from .objectives import Adversarial, Attacks, InteractionOrder, Standard
 
-OBJECTIVES: Mapping[str, type[Standard] | type[Adversarial] | type[InteractionOrder]] = MappingProxyType(
-    {"adversarial": Adversarial, "interaction-order": InteractionOrder, "standard": Standard}
+AnyObjective = Standard | Adversarial | Attacks | InteractionOrder
+
+OBJECTIVES: Mapping[str, type[AnyObjective]] = MappingProxyType(
+    {"adversarial": Adversarial, "attacks": Attacks, "interaction-order": InteractionOrder, "standard": Standard}
 )
 
 
 class FinalTest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is measured on the whole test split at the end, beside accuracy.
+    """What is measured on the test split at the end, beside accuracy.
 
     Args:
         attack: accuracy under this attack is measured too.
+        attacks: and under these, by name; one in the space "spatial" is also given what the flows and the turns with
+            shifts among them found.
+        limit: at most so many test samples, equally many per class; the same ones whatever the seed. All if not given.
         batch_size: samples at once.
     """
 
     attack: AttackSettings | None = None
+    attacks: dict[str, AttackSettings] = {}
+    limit: Annotated[int, Meta(ge=1)] | None = None
     batch_size: Annotated[int, Meta(ge=1)] = 500
 
 
@@ -48,6 +55,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             `data.SOURCES`, `OBJECTIVES`, `WEIGHTINGS`, `OPTIMIZERS` and `SCHEDULES`; their other keys are its settings.
         limit: at most so many training samples, equally many per class; the same ones whatever the seed.
         augment: how training images are mirrored and shifted at random; not at all if not given.
+        start: weights to begin with instead of random ones: a run folder, a `.safetensors` file, or the name of a
+            shipped model of the same architecture.
         test: what is measured at the end.
         precision: "bf16" computes the objective under autocast.
         seed: root of all randomness.
@@ -61,10 +70,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     batch_size: Annotated[int, Meta(ge=1)] = 128
     limit: Annotated[int, Meta(ge=1)] | None = None
     augment: Augment = Augment()
-    objective: Standard | Adversarial | InteractionOrder = Standard()
-    weighting: FixedWeighting = FixedWeighting()
+    objective: AnyObjective = Standard()
+    weighting: AnyWeighting = FixedWeighting()
     optimizer: Adam | SGD = Adam()
     schedule: Constant | Cosine | Exponential | OneCycle = Constant()
+    start: str = ""
     test: FinalTest = FinalTest()
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
@@ -94,6 +104,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         raw = _copied(raw)
         for override in overrides:
             _override(raw, override)
+        weighting = raw.get("weighting")
+        if isinstance(weighting, dict):
+            weighting.setdefault("kind", "fixed")  # recipes from when there was only one kind
         _check_keys(raw, inspect.type_info(cls), "")
         try:
             return msgspec.convert(raw, cls)

@@ -147,6 +147,7 @@ def write_card(
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "notes": [],
         "objective": settings["objective"],
+        "start": folder.manifest.get("start", {}),
     }
     write_json(folder.file(CARD), card)
     return card

@@ -42,6 +42,7 @@ from ._final_test import final_test
 from ._parallel import Parallel
 from ._recipe import Recipe
 from ._run import CARD, CHECKPOINTS, KIND, LOG, RECIPE, WEIGHTS, Run, fresh_model, write_card
+from ._start import warm_start
 
 
 def train(recipe: Recipe, out: str | Path, *, device: str = "cpu", on_event: OnEvent = unheard) -> Run:
@@ -73,6 +74,8 @@ def train(recipe: Recipe, out: str | Path, *, device: str = "cpu", on_event: OnE
             _check_same(folder.path, recipe)
             with folder:
                 write_json(folder.file(RECIPE), recipe.to_dict())
+                if training.started:
+                    folder.update(start=training.started)
                 training.go(folder)
         else:
             training.go(None)
@@ -89,11 +92,16 @@ class _Training:
         self.data = _on(_limited(recipe), parallel.device)
         self.test = _on(recipe.data.load("test"), parallel.device)
         self.rng = Stream(recipe.seed).child("train")
-        self.model: nn.Module = fresh_model(recipe).to(parallel.device).train()
+        model = fresh_model(recipe)
+        # Once there is a checkpoint nothing of the start is needed, not even its file.
+        warm = recipe.start and not any((out / CHECKPOINTS).glob("epoch-*"))
+        self.started = warm_start(model, recipe) if warm else {}
+        self.model: nn.Module = model.to(parallel.device).train()
         _check_fit(recipe, self.model, self.data, parallel)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = recipe.optimizer.build(self.parameters)
-        self.weighting = recipe.weighting.build()
+        # An objective may name terms that no weighting can take the weight from.
+        self.weighting = recipe.weighting.build(anchored=getattr(recipe.objective, "anchored", ()))
         self.objective = parallel.step(self.model, _fitted(recipe, self.data))
         self.steps_per_epoch = len(self.data) // recipe.batch_size
         self.steps = self.steps_per_epoch * recipe.epochs
@@ -130,7 +138,7 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         rng = self.rng.child("step", step)
-        terms, loss = self._forward(rows.to(self.data.inputs.device), rng)
+        terms, loss = self._forward(rows, rng)
         values = self.parallel.mean({"loss": loss, **terms})
         if not math.isfinite(values["loss"]):
             raise NotConverged(
@@ -140,20 +148,21 @@ class _Training:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        return {"rate": rate, **values}
+        weights = getattr(self.weighting, "weights", {})
+        return {"rate": rate, **values, **{f"weight_{name}": weight for name, weight in weights.items()}}
 
     def _forward(self, rows: Tensor, rng: Stream) -> tuple[Mapping[str, Tensor], Tensor]:
-        ids = self.data.ids[rows]
-        inputs = unit(self.data.inputs[rows])
-        if self.recipe.augment:
-            inputs = self.recipe.augment(inputs, rng=rng.child("augment").at(ids.cpu()))
-        batch = Batch(inputs, self.data.labels[rows], ids)
         device = self.parallel.device
+        ids, here = self.data.ids[rows], rows.to(device)  # ids stay on the CPU, where streams want them
+        inputs = unit(self.data.inputs[here])
+        if self.recipe.augment:
+            inputs = self.recipe.augment(inputs, rng=rng.child("augment").at(ids))
+        batch = Batch(inputs, self.data.labels[here], ids)
         half = torch.autocast(device.type, torch.bfloat16) if self.recipe.precision == "bf16" else nullcontext()
         # Dropout layers take torch's global randomness: it is forked, and seeded by the step and the process.
         with rng.child("layers", self.parallel.rank).forked(device):
             with half:
-                terms = self.objective(batch, rng.child("objective").at(ids.cpu()))
+                terms = self.objective(batch, rng.child("objective").at(ids))
             return terms, self.weighting(terms, parameters=self.parameters)
 
     def _finish(self, folder: RunFolder | None, position: Position) -> None:
