@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf, isfinite
-from typing import Literal, Protocol, final
+from typing import Literal, Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -32,6 +32,7 @@ class Reached:
     evaluations: int
 
 
+@runtime_checkable
 class AttackUtility(Protocol):
     """What an attack wants, and how it is searched."""
 
