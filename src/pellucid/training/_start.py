@@ -67,7 +67,7 @@ def _check_architecture(recipe: Recipe, found: Any) -> None:
         return
     now = recipe.to_dict()["model"]
     try:
-        before = msgspec.to_builtins(msgspec.convert(found, type(recipe.model)))
+        before = msgspec.json.decode(msgspec.json.encode(msgspec.convert(found, type(recipe.model))))
     except msgspec.ValidationError:
         kind = found.get("kind") if isinstance(found, dict) else None
         raise RecipeError(f"start: {recipe.start} is a {kind} network, the recipe trains a {now['kind']}") from None
