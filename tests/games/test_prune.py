@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
 from pellucid.core import Stream
-from pellucid.games import concept_jaccard, harsanyi, mobius, prune, sizes, zeta
+from pellucid.games import and_or, coalitions, concept_jaccard, harsanyi, inverse_or, mobius, prune, sizes, zeta
+from pellucid.games._prune import _Columns
 
 
 def random_table(n: int, seed: int = 0) -> torch.Tensor:
@@ -109,3 +111,57 @@ def test_refusals():
         prune(torch.zeros(4), torch.zeros(4), window=0)
     with pytest.raises(ValueError, match="size must lie between 0 and 3"):
         prune(torch.zeros(4), torch.zeros(4)).kept(4)
+
+
+def columns(n: int) -> torch.Tensor:
+    """All AND columns and then all OR columns, one per row."""
+    keep = coalitions(n)
+    masks = coalitions(n)
+    held = (keep[None, :, :] | ~masks[:, None, :]).all(2)
+    met = (keep[None, :, :] & masks[:, None, :]).any(2)
+    return torch.cat([held, met]).double()
+
+
+def test_inner_products_of_and_and_or_columns():
+    n = 5
+    explicit = columns(n)
+    ours = _Columns(n, mixed=True)
+    rows = np.arange(2 << n)
+    for one in rows.tolist():
+        products = (explicit @ explicit[one]).numpy()
+        if one == 1 << n:
+            continue  # the empty OR is no pattern
+        used = rows != 1 << n
+        np.testing.assert_array_equal(ours.inner(rows[used], one), products[used])
+    np.testing.assert_array_equal(ours.norm(rows[rows != 1 << n]), explicit.sum(1).numpy()[rows != 1 << n])
+
+
+def test_or_terms_are_pruned_with_their_exact_error():
+    n = 5
+    v = random_table(n, 7)
+    either = torch.where(sizes(n) >= 2, random_table(n, 8), 0.0)
+    alone = mobius(v - inverse_or(either))
+    path = prune(alone, v, or_terms=either)
+    terms, acts = torch.cat([alone, either]), columns(n)
+    patterns = [*range(1, 1 << n), *((1 << n) + row for row in range(1 << n) if int(sizes(n)[row]) >= 2)]
+    assert sorted(path.order.tolist()) == patterns
+    for step in range(len(patterns) + 1):
+        kept = terms.clone()
+        kept[path.order[:step]] = 0
+        direct = float((v - kept @ acts).square().sum())
+        assert float(path.error[step]) == pytest.approx(direct, rel=1e-9, abs=1e-9)
+
+
+def test_an_or_needs_one_pattern_where_ands_need_many():
+    v = coalitions(4).any(1).double()
+    split = and_or(v)
+    path = prune(split.and_, v, or_terms=split.or_)
+    assert path.smallest(0.999) == 1
+    assert path.kept(1).tolist() == [16 + 15]
+    assert prune(mobius(v), v).smallest(0.999) == 15
+
+
+def test_or_terms_must_fit():
+    v = random_table(3)
+    with pytest.raises(ValueError, match="or_terms must have one row per coalition, zero for those of less than two"):
+        prune(mobius(v), v, or_terms=torch.ones(8, dtype=torch.float64))

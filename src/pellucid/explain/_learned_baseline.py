@@ -65,7 +65,7 @@ class BaselineSettings:
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.radius > 0 or (self.rate is not None and not self.rate > 0):
             raise ValueError(f"need steps >= 1, radius > 0 and rate > 0, got {self.steps}, {self.radius}, {self.rate}")
-        if self.shape not in ("box", "ball"):
+        if self.shape not in ("box", "ball"):  # a wrong type is found by checkers, a wrong text is not
             raise ValueError(f'shape must be "box" or "ball", got {self.shape!r}')
 
 
