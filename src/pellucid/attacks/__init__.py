@@ -10,6 +10,7 @@ from ._pgd import PGD
 from ._random_search import RandomSearch
 from ._spaces import SPACES
 from ._spatial import Flow, RotateTranslate, Spatial
+from ._until_utility import Controlled, UntilUtility, Utility, half_margin, until_utility
 
 __all__ = [
     "BALLS",
@@ -18,6 +19,7 @@ __all__ = [
     "PGD",
     "SPACES",
     "Chain",
+    "Controlled",
     "Flow",
     "GridSearch",
     "GridSweep",
@@ -29,7 +31,11 @@ __all__ = [
     "RandomSearch",
     "RotateTranslate",
     "Spatial",
+    "UntilUtility",
+    "Utility",
     "cross_entropy",
+    "half_margin",
     "log_odds_loss",
     "margin_loss",
+    "until_utility",
 ]
