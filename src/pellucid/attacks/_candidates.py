@@ -172,10 +172,14 @@ class Candidates:
         """
         return self.climb(params, trace=trace)[1]
 
-    def climb(self, params: Tensor, *, trace: bool = False) -> tuple[Float[Tensor, " b"], Tensor]:
-        """Do as `slope`, and return the loss too."""
+    def climb(
+        self, params: Tensor, *, trace: bool = False, by: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Float[Tensor, " b"], Tensor]:
+        """Do as `slope`, and return the loss too; `by` is a loss of the logits to climb if not the one that ranks."""
         params = params.detach().requires_grad_()
-        success, loss, close = self._measure(params, self.space.render(self.x, params))
+        logits = self.answer(self.space.render(self.x, params))
+        success, rank, close = self._measure(params, logits)
+        loss = rank if by is None else by(logits if logits.dtype == torch.float64 else logits.float())
         if not loss.requires_grad:
             raise ModelError("the model's output does not depend on its input by any gradient; use a random search")
         (grad,) = torch.autograd.grad(loss.sum(), params)
@@ -186,17 +190,17 @@ class Candidates:
             self.zero_gradients += peak == 0
         else:
             self.zero_gradients[self._rows] += peak == 0
-        self.keep(params.detach(), success, loss.detach(), close, trace=trace)
+        self.keep(params.detach(), success, rank.detach(), close, trace=trace)
         return loss.detach(), grad
 
     def offer(self, params: Tensor, *, trace: bool = False) -> None:
         """Keep `params` for the samples for which they are the best so far; one evaluation per sample."""
         params = params.detach()
         with torch.no_grad():
-            self.keep(params, *self._measure(params, self.space.render(self.x, params)), trace=trace)
+            self.keep(params, *self._measure(params, self.answer(self.space.render(self.x, params))), trace=trace)
 
-    def _measure(self, params: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        success, loss, close = self.judge(self.answer(inputs))
+    def _measure(self, params: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        success, loss, close = self.judge(logits)
         return success, (loss if self.penalty is None else loss - self.penalty(params)), close
 
     def _mark(self, broken: Tensor) -> None:
@@ -251,7 +255,7 @@ class Candidates:
             rows = self._close.nonzero()[:, 0] if params is None else self._close.new_empty(0, dtype=torch.int64)
             if len(rows):
                 self._only(rows)
-                success, loss, _ = self._measure(self._params[rows], inputs[rows])
+                success, loss, _ = self._measure(self._params[rows], self.answer(inputs[rows]))
                 self._success, self._loss = self._success.clone(), self._loss.clone()
                 self._success[rows], self._loss[rows] = success, loss
         self.check()
