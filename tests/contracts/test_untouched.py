@@ -140,6 +140,11 @@ CALLS: dict[str, Case] = {
     ),
     "explain.concept_table": lambda s: explain.concept_table(s.model, s.x[0], int(s.y[0]), s.masker, rng=s.rng),
     "explain.and_or_graph": lambda s: explain.and_or_graph(s.model, s.x[0], s.masker, rng=s.rng),
+    "explain.and_or_graphs": lambda s: explain.and_or_graphs(s.model, s.x[:2], s.y[:2], s.masker, rng=s.rng),
+    "explain.sparsity": lambda s: explain.sparsity(s.model, s.x[:2], s.y[:2], s.masker, rng=s.rng),
+    "explain.concept_similarity": lambda s: explain.concept_similarity(
+        s.model, s.model, s.x[:2], s.y[:2], s.masker, rng=s.rng
+    ),
     "explain.learn_baseline": lambda s: explain.learn_baseline(
         s.model, s.x[0], s.masker, settings=explain.BaselineSettings(steps=2, scale=torch.ones(1))
     ),
