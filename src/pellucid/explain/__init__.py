@@ -27,7 +27,13 @@ from ._bottleneck import (
 )
 from ._companions import GapTest, StructureTest, gap_test, structure_test
 from ._compare_graphs import ConceptSimilarity, GraphComparison, Shared, compare_graphs, concept_similarity
-from ._components import Component, PerturbationComponents, border_contrast, perturbation_components
+from ._components import (
+    Component,
+    PerturbationComponents,
+    border_contrast,
+    cost_perturbation_components,
+    perturbation_components,
+)
 from ._concepts import and_or_graph, and_or_graph_of, concept_table, cost_and_or_graph
 from ._defences import (
     DETECTOR_RATIOS,
@@ -116,6 +122,7 @@ __all__ = [
     "cost_bottleneck",
     "cost_explanation",
     "cost_order_detector",
+    "cost_perturbation_components",
     "cost_signed_order_curve",
     "cutout",
     "dropout_weights",

@@ -190,7 +190,7 @@ def perturbation_components(
         target: the class that the attack pushes up, usually what the model answers to `x + delta`.
         block: side of a block in pixels; `block_size` if not given.
         levels: blocks per component, level by level, each four times the one before; levels above a twelfth of all
-            blocks are left out.
+            blocks are left out, the first one never.
         definition: which interaction, see `coalition_interactions`.
         merge: how blocks are joined.
         contexts: random contexts per measured candidate, an even number.
@@ -216,12 +216,45 @@ def perturbation_components(
     asked = _Asked(game, definition, contexts, rng.child("contexts"), on_step)
     pairs = _pairs_by_gradient(game, delta, rng.child("gradients"), asked)
     find = _greedy if merge == "greedy" else _linked
-    groups = find(grid, pairs, [size for size in levels if size * _LEAST_SHARE <= grid[0] * grid[1]], asked)
+    groups = find(grid, pairs, _fitting(levels, grid), asked)
     object_mask = border_contrast(x) if mask is None else mask.cpu()
     found, all_removed = _read(game, groups, asked, y, target, object_mask)
     on_step(asked.evaluations, asked.evaluations)
     source: Literal["given", "border contrast"] = "border contrast" if mask is None else "given"
     return PerturbationComponents(found, all_removed, object_mask, source, grid, definition, merge, asked.evaluations)
+
+
+def _fitting(levels: Sequence[int], grid: tuple[int, int]) -> list[int]:
+    fitting = [size for size in levels if size * _LEAST_SHARE <= grid[0] * grid[1]]
+    return fitting or list(levels[:1])
+
+
+def cost_perturbation_components(
+    height: int,
+    width: int,
+    *,
+    block: int | None = None,
+    levels: Sequence[int] = (4, 16, 64),
+    contexts: int = 16,
+) -> int:
+    """Return the most evaluations that `perturbation_components` spends on one image with the "shapley" definition.
+
+    Args:
+        height, width: of the image in pixels.
+        block, levels, contexts: see `perturbation_components`; its `merge="greedy"`.
+    """
+    side = block_size(height, width) if block is None else block
+    grid = (ceil(height / side), ceil(width / side))
+    total, groups = 2 * _SCREENED, 0
+    for squares in _patches(grid):
+        top = ceil(_TOP_SQUARES * len(squares))
+        total += contexts * 6 * min(len(squares), 2 * top)
+        groups += top
+    for size in _fitting(levels, grid)[1:]:
+        groups = min(groups, grid[0] * grid[1] // (size // 4))  # without overlap
+        total += contexts * (size + 2) * ceil(_HEADED * groups)
+        groups = ceil(_TOP_GROUPS * groups)
+    return total + 2 + groups
 
 
 def _check(
@@ -316,8 +349,8 @@ def _greedy(grid: tuple[int, int], pairs: Tensor, levels: list[int], asked: _Ask
     return groups
 
 
-def _squares(grid: tuple[int, int], pairs: Tensor, asked: _Asked) -> list[tuple[int, ...]]:
-    """Accept the strongest 2 x 2 squares of each patch without overlap."""
+def _patches(grid: tuple[int, int]) -> list[list[tuple[int, ...]]]:
+    """Return the 2 x 2 squares of blocks of each patch."""
     columns = grid[1]
     patches = [
         [
@@ -328,10 +361,13 @@ def _squares(grid: tuple[int, int], pairs: Tensor, asked: _Asked) -> list[tuple[
         for rows in torch.arange(grid[0]).tensor_split(max(1, round(grid[0] / _PATCH)))
         for cols in torch.arange(grid[1]).tensor_split(max(1, round(grid[1] / _PATCH)))
     ]
+    return [squares for squares in patches if squares]
+
+
+def _squares(grid: tuple[int, int], pairs: Tensor, asked: _Asked) -> list[tuple[int, ...]]:
+    """Accept the strongest 2 x 2 squares of each patch without overlap."""
     kept = []
-    for squares in patches:
-        if not squares:
-            continue
+    for squares in _patches(grid):
         index = torch.tensor(squares)
         guess = pairs[index[:, :, None], index[:, None, :]].sum((1, 2)).abs()
         most = guess.argsort(descending=True, stable=True)[: 2 * ceil(_TOP_SQUARES * len(squares))]
