@@ -46,7 +46,7 @@ def test_training_again_returns_what_is_there(recipe, tmp_path, capsys):
     [
         (["no-such-recipe"], "there is no recipe 'no-such-recipe'"),
         (["RECIPE", "--set", "epoch=3"], "there is no key epoch; did you mean epochs?"),
-        (["RECIPE", "--set", "data.kind=npz", "--set", "data.path=none.npz"], "there is no key data.n;"),
+        (["RECIPE", "--set", "data.kind=npz", "--set", "data.paht=x.npz"], "no key data.paht; did you mean path?"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(recipe, tmp_path, capsys, arguments, message):

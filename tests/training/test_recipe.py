@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from pellucid.core import RecipeError
-from pellucid.training import Recipe, Standard, shipped_recipes
+from pellucid.training import SGD, Recipe, Standard, shipped_recipes
 
 
 def test_a_recipe_names_its_parts_by_kind(recipe):
@@ -39,6 +39,27 @@ def test_shipped_recipes_load_by_name(name):
 def test_overrides_change_one_key(recipe_file, override, read):
     # The objective has no table in the file; its kind is given first, as on the command line.
     assert read(Recipe.load(recipe_file, overrides=("objective.kind=standard", override)))
+
+
+def test_another_kind_begins_with_its_own_defaults(recipe_file):
+    changed = Recipe.load(recipe_file, overrides=("optimizer.kind=sgd", "optimizer.momentum=0.5"))
+    assert changed.optimizer == SGD(momentum=0.5)  # the rate of 0.02 was Adam's
+    same = Recipe.load(recipe_file, overrides=("optimizer.kind=adam",))
+    assert same.optimizer.lr == 2e-2
+
+
+def test_recipes_from_when_weightings_had_one_kind_still_load(recipe_file):
+    changed = Recipe.load(recipe_file, overrides=("weighting.weights.clean=2",))
+    assert changed.weighting.weights == {"clean": 2}
+
+
+def test_a_dial_is_checked(recipe_file):
+    kind = "weighting.kind=pareto"
+    assert Recipe.load(recipe_file, overrides=(kind, "weighting.rho=free")).weighting.rho == "free"
+    with pytest.raises(RecipeError, match=r"weighting\.rho is 1\.5: expected `float` <= 1"):
+        Recipe.load(recipe_file, overrides=(kind, "weighting.rho=1.5"))
+    with pytest.raises(RecipeError, match=r"there is no key weighting\.row; did you mean rho\?"):
+        Recipe.load(recipe_file, overrides=(kind, "weighting.row=0.5"))
 
 
 @pytest.mark.parametrize(

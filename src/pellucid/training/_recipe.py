@@ -87,6 +87,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Args:
             path: a file, or a bare name such as "fashion-standard".
             overrides: changes such as "objective.attack.eps=0.2"; values as TOML writes them, quotes may be left out.
+                Another `kind` leaves the table with its own defaults.
 
         Raises:
             RecipeError: no such recipe, not TOML, an unknown key or kind, or a value out of range.
@@ -160,6 +161,8 @@ def _override(raw: dict[str, Any], override: str) -> None:
         table = table.setdefault(key, {})
         if not isinstance(table, dict):
             raise RecipeError(f"--set {override}: {'.'.join(keys[: depth + 1])} is a value, not a table")
+    if keys[-1] == "kind" and table.get("kind", value) != value:
+        table.clear()  # the settings of another kind mean nothing to this one
     table[keys[-1]] = value
 
 
