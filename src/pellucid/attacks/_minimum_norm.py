@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pellucid.core import Model, ModelError, Stream
+from pellucid.core import Model, ModelError, Perturbed, Stream
 
-from ._balls import Bounds, Linf, _room
-from ._candidates import attackable, borrowed, classes
+from ._balls import L2, Bounds, Linf, _room
+from ._candidates import Candidates, attackable, borrowed, classes
 from ._losses import margin_loss
 
 _CLOSER = 0.02  # how far beside the interpolated boundary the ray is tried, as a share of the bracket
@@ -361,6 +361,70 @@ class _Walk:
                 f"the model gives NaN or infinity, in logits or in the gradient, for sample {name} under attack; "
                 "repair the weights or the operation that divides by zero"
             )
+
+
+@final
+@dataclass(frozen=True)
+class MinimumNormWithin:
+    """Does a distortion smaller than the radius make the model err? `MinimumNorm` as an attack within a ball.
+
+    A sample counts as fooled where the smallest distortion that was found fits into the radius. In an ensemble it
+    plays the part of FAB (arXiv:1907.02044), which is also a search for the smallest distortion.
+
+    Args:
+        space: a `Linf` or `L2` ball.
+        steps: gradient steps of one search; 0 gives the inputs back.
+        restarts: independent searches.
+
+    Raises:
+        TypeError: the space is neither `Linf` nor `L2`.
+        ValueError: a setting is out of range.
+    """
+
+    space: Linf | L2
+    steps: int = field(default=100, kw_only=True)
+    restarts: int = field(default=1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.space, Linf | L2):
+            raise TypeError(f"space must be a Linf or L2 ball, got {type(self.space).__name__}")
+        self._search()
+
+    def _search(self) -> MinimumNorm:
+        norm: Literal["linf", "l2"] = "linf" if isinstance(self.space, Linf) else "l2"
+        bounds, scale = self.space.bounds, self.space.scale
+        return MinimumNorm(norm, steps=self.steps, bounds=bounds, scale=scale, restarts=self.restarts)
+
+    @property
+    def cost(self) -> int:
+        """Most evaluations per sample, a gradient counted as two."""
+        return 1 if self._idle else self._search().cost + 2
+
+    @property
+    def _idle(self) -> bool:
+        return self.steps == 0 or self.space.eps == 0
+
+    def __call__(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        *,
+        rng: Stream,
+        start: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Perturbed:
+        """Attack a batch; arguments and errors as for `PGD`. Distortions that are too large are cut to size."""
+        with borrowed(model):
+            x, y = attackable(x, y)
+            found = Candidates(model, self.space, margin_loss, x, y, rng, target=target)
+            if self._idle:
+                return found.result(self.space.zeros(x))
+            smallest = self._search()(model, x, y, rng=rng, start=start, target=target)
+            found.offer(self.space.project(x, smallest.params))
+            found.evaluations += smallest.evaluations
+            found.zero_gradients += smallest.zero_gradients
+            return found.result()
 
 
 _SLOWEST = 1e-3  # change of the radius per step at the end of a search
