@@ -33,6 +33,16 @@ WORKS = {
         "Interpreting and Boosting Dropout from a Game-Theoretic View",
         2021,
     ),
+    "2102.12827": (
+        "M. Pintor, F. Roli, W. Brendel, B. Biggio",
+        "Fast Minimum-norm Adversarial Attacks through Adaptive Norm Constraints",
+        2021,
+    ),
+    "2108.06895": (
+        "X. Wang, S. Lin, H. Zhang, Y. Zhu, Q. Zhang",
+        "Interpreting Attributions and Interactions of Adversarial Attacks",
+        2021,
+    ),
     "2111.01996": (
         "K. Sun and others",
         "Pareto Adversarial Robustness: Balancing Spatial Robustness and Sensitivity-based Robustness",

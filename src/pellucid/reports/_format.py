@@ -88,6 +88,13 @@ def signed(value: Number, unit: str = "") -> str:
     return f"{sign}{_percent(value)} points" if unit == "%" else f"{sign}{with_unit(value, unit)}"
 
 
+def signed_fixed(value: float, places: int) -> str:
+    """Return a number with its sign and so many decimals; very large and very small ones in powers of ten."""
+    if abs(value) >= 1e6 or 0 < abs(value) < 10.0**-places / 2:
+        return f"{'+' if value > 0 else ''}{plain(value, digits=2)}"
+    return f"{value:+,.{places}f}".replace("-", MINUS) if value else "0"
+
+
 def count(value: int) -> str:
     """Return a whole number with its thousands separated."""
     return f"{value:,}"

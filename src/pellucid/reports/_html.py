@@ -14,9 +14,9 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
-from pellucid.core import Curve, Finding, Gallery, Heatmap, Level, Measure, Table
+from pellucid.core import Exhibit, Finding, Level, Measure
 
-from . import _figures, _format, _pictures
+from . import _figures, _format, _graph, _pictures
 from ._bibliography import bibliography
 from ._report import Comparison, Difference, Planned, Report
 
@@ -191,6 +191,7 @@ def _environment() -> jinja2.Environment:
     environment.globals |= {
         "chart_of": _figures.chart,
         "drawable": _figures.drawable,
+        "graph_of": _graph.drawn,
         "kind_of": kind_of,
         "lead_of": lead,
         "number_of": number_of,
@@ -216,7 +217,7 @@ def script_json(value: Any) -> Markup:
     return Markup(text)  # escaped above
 
 
-def kind_of(exhibit: Curve | Table | Heatmap | Gallery) -> str:
+def kind_of(exhibit: Exhibit) -> str:
     """Return the name of the macro that draws an exhibit."""
     return type(exhibit).__name__.lower()
 

@@ -198,6 +198,112 @@
     }
   });
 
+  // ---- graphs: a node lights up all that it is made of and all that is made of it, and its players beside ----
+
+  document.querySelectorAll(".parse").forEach((parse) => {
+    const nodes = [...parse.querySelectorAll(".node")];
+    const links = [...parse.querySelectorAll(".parse-main .link[data-a]")];
+    const places = [...parse.querySelectorAll("[data-player]")];
+    const readout = parse.querySelector(".readout bdi");
+    const hint = readout.textContent;
+    const [above, below] = [new Map(), new Map()];
+    for (const { dataset } of links) {
+      for (const [map, from, to] of [[below, dataset.a, dataset.b], [above, dataset.b, dataset.a]]) {
+        if (!map.has(from)) map.set(from, new Set());
+        map.get(from).add(to);
+      }
+    }
+    const owners = new Map(); // the node of each player
+    for (const node of nodes) {
+      if (!node.classList.contains("player")) continue;
+      for (const player of node.dataset.players.split(" ")) owners.set(player, node.dataset.node);
+    }
+    let kept = null;
+
+    function reach(map, start) {
+      const found = new Set([start]);
+      for (const node of found) for (const next of map.get(node) || []) found.add(next); // grows while it is walked
+      return found;
+    }
+
+    function show(chosen) {
+      const node = nodes.find((other) => other.dataset.node === chosen);
+      parse.classList.toggle("lighting", Boolean(node));
+      readout.textContent = node ? node.getAttribute("aria-label") : hint;
+      readout.parentElement.classList.toggle("said", Boolean(node));
+      if (!node) return;
+      const [down, up] = [reach(below, chosen), reach(above, chosen)];
+      for (const other of nodes) other.classList.toggle("lit", down.has(other.dataset.node) || up.has(other.dataset.node));
+      for (const link of links) {
+        const { a, b } = link.dataset;
+        link.classList.toggle("lit", (down.has(a) && down.has(b)) || (up.has(a) && up.has(b)));
+      }
+      const players = new Set(node.dataset.players.split(" ").filter(Boolean));
+      parse.classList.toggle("beside", players.size > 0);
+      for (const place of places) {
+        place.classList.toggle("lit", players.has(place.dataset.player));
+        for (const sign of ["for", "against"]) place.classList.toggle(sign, node.classList.contains(sign));
+      }
+    }
+
+    function keep(chosen) {
+      kept = kept === chosen ? null : chosen;
+      for (const node of nodes) node.setAttribute("aria-selected", String(node.dataset.node === kept));
+      show(kept ?? chosen);
+    }
+
+    function reachable(node) {
+      const all = [...node.ownerSVGElement.querySelectorAll(".node")];
+      all.forEach((other) => other.setAttribute("tabindex", other === node ? "0" : "-1"));
+      node.focus({ preventScroll: false });
+    }
+
+    const box = (node) => node.querySelector(".box").getBoundingClientRect();
+    const center = (node) => box(node).x + box(node).width / 2;
+    const nearest = (node, among) =>
+      among.reduce((best, other) => (best && Math.abs(center(best) - center(node)) <= Math.abs(center(other) - center(node)) ? best : other), null);
+
+    function next(node, key) {
+      const layers = [...node.ownerSVGElement.querySelectorAll("[role=group]")].map((layer) => [...layer.querySelectorAll(".node")]);
+      const layer = layers.findIndex((members) => members.includes(node));
+      if (key === "ArrowUp" || key === "ArrowDown") {
+        const [map, step] = key === "ArrowUp" ? [above, -1] : [below, 1];
+        const linked = layers.flat().filter((other) => map.get(node.dataset.node)?.has(other.dataset.node));
+        return nearest(node, linked.length ? linked : layers[layer + step] || []);
+      }
+      const seen = layers[layer].toSorted((a, b) => Math.round(box(a).y - box(b).y) || center(a) - center(b));
+      if (key === "Home") return seen[0];
+      if (key === "End") return seen.at(-1);
+      const step = { ArrowLeft: -1, ArrowRight: 1 }[key];
+      return step ? seen[(seen.indexOf(node) + step + seen.length) % seen.length] : null;
+    }
+
+    for (const node of nodes) {
+      const own = node.dataset.node;
+      node.addEventListener("pointerenter", () => show(own));
+      node.addEventListener("pointerleave", () => show(kept));
+      node.addEventListener("focus", () => show(own));
+      node.addEventListener("blur", () => show(kept));
+      node.addEventListener("click", () => keep(own));
+      node.addEventListener("keydown", (event) => {
+        if (event.key === "Enter" || event.key === " ") keep(own);
+        else if (event.key === "Escape") kept = null;
+        else {
+          const other = next(node, event.key);
+          if (!other) return;
+          reachable(other);
+        }
+        event.preventDefault();
+      });
+    }
+    for (const place of places) {
+      place.addEventListener("pointerenter", () => show(owners.get(place.dataset.player) ?? kept));
+      place.addEventListener("pointerleave", () => show(kept));
+      place.addEventListener("click", () => owners.has(place.dataset.player) && keep(owners.get(place.dataset.player)));
+    }
+    show(null);
+  });
+
   // ---- table of contents: say where the reader is ----
 
   const links = [...document.querySelectorAll(".contents a")];
