@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pellucid import data as sources
 from pellucid import models
-from pellucid.core import DataError, Dataset, Modality, Output, Stream, Subject, nearest, preserved_randomness
+from pellucid.core import DataError, Dataset, Modality, Output, Stream, Subject, Text, nearest, preserved_randomness
 from pellucid.models import Loaded
 
 _BACKGROUND = 1000  # training rows that say what is usual for the columns of a table
@@ -31,17 +31,20 @@ def subject(
     surrogates: Mapping[str, Any] | Sequence[str] = (),
     skip_corrupt: bool = False,
     label: str | None = None,
+    text: str | None = None,
 ) -> Subject:
     """Join a model and data, wherever they come from, to a subject that can be audited.
 
-    Images are resized to what the model declares, labels are matched by the names of the classes where both sides have
-    names, and a table's background comes from its training split. What a reader must know stands in the notes.
+    Images are resized to what the model declares, texts become ids by the model's own tokenizer, labels are matched by
+    the names of the classes where both sides have names, and a table's background comes from its training split. What a
+    reader must know stands in the notes.
 
     Args:
         model: what `models.load` takes, a `torch.nn.Module`, a `models.Loaded`, a fitted scikit-learn estimator, or a
             function of a batch of tensors or arrays.
         data: what `data.load` takes, a `Dataset`, a `DataLoader` or data set of torch that gives pairs of inputs and
-            labels, or a pair `(inputs, labels)` of tensors, arrays or tables; labels may be None.
+            labels, or a pair `(inputs, labels)` of tensors, arrays, tables or texts; labels may be None. Texts may also
+            come alone, as a list.
         samples: how many samples to draw, evenly from the classes; all if there are fewer.
         seed: which samples are drawn.
         split: "test" or "train", for data that `data.load` finds.
@@ -51,6 +54,7 @@ def subject(
             name.
         skip_corrupt: leave out images that cannot be read instead of stopping.
         label: the label column of a table in a file; see `data.load`.
+        text: the column of the texts of a table in a file; see `data.load`.
 
     Raises:
         ModelError: the model cannot be loaded or audited.
@@ -66,9 +70,11 @@ def subject(
         raise DataError(f"samples must be at least 1, got {samples}")
     loaded = models.load(os.fspath(model)) if isinstance(model, (str, os.PathLike)) else models.adopt(model)
     rng = Stream(seed).child("samples")
-    reading = {"split": split, "skip_corrupt": skip_corrupt, "label": label}
+    reading = {"split": split, "skip_corrupt": skip_corrupt, "label": label, "text": text}
     found, labelled = _dataset(data, loaded, reading, samples, rng)
-    drawn = sources.sample(found, min(samples, len(found)), rng=rng)
+    drawn, texts, read = _tokenized(sources.sample(found, min(samples, len(found)), rng=rng), loaded)
+    if loaded.number and labelled:
+        labelled, read = False, [*read, f"The labels are left out: the model measures {loaded.number}."]
     matched, said = _matched(drawn, loaded) if labelled else (drawn, [])
     network, scaled = _scaled(loaded, drawn)
     names = surrogates if isinstance(surrogates, Mapping) else {name: models.load(name) for name in surrogates}
@@ -79,20 +85,22 @@ def subject(
     kind = _precision(loaded)
     return Subject(
         network,
-        sources.unit(matched.inputs).to(kind),
+        matched.inputs if texts else sources.unit(matched.inputs).to(kind),
         matched.labels if labelled else None,
         bounds=matched.bounds,
         modality=matched.modality,
-        class_names=matched.class_names,
+        class_names=() if loaded.number else matched.class_names if labelled else loaded.class_names,
         ids=matched.ids,
         name=loaded.name,
         data_name=matched.name,
         surrogates={name: models.adopt(other).model for name, other in names.items()},
-        notes=(*([matched.note] if matched.note else []), *loaded.notes, *said, *scaled, *ordered),
+        notes=(*([matched.note] if matched.note else []), *loaded.notes, *read, *said, *scaled, *ordered),
         feature_names=matched.feature_names,
         background=None if background is None else sources.unit(background).to(kind),
         groups=matched.groups,
         output=output,
+        texts=texts,
+        number=loaded.number,
         objective={} if loaded.card is None else loaded.card.objective,
     )
 
@@ -101,6 +109,25 @@ def _precision(loaded: Loaded) -> torch.dtype:
     """Return the type of float the model wants its inputs in: double if it computes so."""
     kinds = {parameter.dtype for parameter in loaded.model.parameters() if parameter.is_floating_point()}
     return torch.float64 if kinds == {torch.float64} else torch.float32
+
+
+def _tokenized(dataset: Dataset, loaded: Loaded) -> tuple[Dataset, tuple[Text, ...], list[str]]:
+    """Return texts as ids of the model's own tokenizer, what their tokens are, and what to note about them."""
+    if dataset.modality != "text":
+        if loaded.tokenizer is not None:
+            raise DataError(f"{loaded.name} reads texts, but {dataset.name} holds none; give texts (--text-column)")
+        return dataset, (), []
+    if loaded.tokenizer is None:
+        raise DataError(
+            f"{dataset.name} holds texts, but {loaded.name} comes without a tokenizer; a factory returns both as "
+            "models.Loaded(model, name, tokenizer=...)"
+        )
+    encoded = loaded.tokenizer(dataset.texts)
+    said = []
+    if encoded.cut:
+        many = "1 text is" if len(encoded.cut) == 1 else f"{len(encoded.cut)} texts are"
+        said = [f"{many} longer than the {loaded.tokenizer.length} tokens the model reads; the end is left out."]
+    return replace(dataset, inputs=encoded.ids), encoded.texts, said
 
 
 def _scaled(loaded: Loaded, dataset: Dataset) -> tuple[nn.Module, list[str]]:
@@ -142,9 +169,12 @@ def _ordered(dataset: Dataset, background: Tensor | None, loaded: Loaded) -> tup
 def _dataset(data: Any, loaded: Loaded, reading: dict[str, Any], samples: int, rng: Stream) -> tuple[Dataset, bool]:
     """Return the data and whether they have labels."""
     if isinstance(data, (str, os.PathLike)):
-        return _named(os.fspath(data), loaded, reading), True
+        named = _named(os.fspath(data), loaded, reading)
+        return named, named.labelled
     if isinstance(data, Dataset):
-        return data, True
+        return data, data.labelled
+    if isinstance(data, list) and data and all(isinstance(one, str) for one in data):
+        return _texts(data, None, loaded), False
     if isinstance(data, tuple) and len(data) == 2:
         return _pair(data[0], data[1], loaded), data[1] is not None
     if isinstance(data, torch.utils.data.DataLoader):
@@ -173,7 +203,9 @@ def _background(spec: str, reading: dict[str, Any], rng: Stream) -> Tensor | Non
 
 
 def _pair(inputs: Any, labels: Any, loaded: Loaded) -> Dataset:
-    """Return a data set of arrays at hand."""
+    """Return a data set of arrays or texts at hand."""
+    if not isinstance(inputs, Tensor) and _are_texts(inputs):
+        return _texts([str(one) for one in inputs], labels, loaded)
     x = _tensor(inputs, "inputs")
     if x.ndim < 2 or not len(x):
         raise DataError(f"inputs must be a batch of at least one sample, got shape {tuple(x.shape)}")
@@ -194,6 +226,30 @@ def _pair(inputs: Any, labels: Any, loaded: Loaded) -> Dataset:
         torch.arange(len(x)),
         bounds=None if modality == "tabular" else (0.0, 1.0),
         feature_names=() if columns is None or modality != "tabular" else tuple(map(str, columns)),
+    )
+
+
+def _are_texts(values: Any) -> bool:
+    array = np.asarray(values)
+    return array.ndim == 1 and len(array) > 0 and all(isinstance(one, str) for one in array)
+
+
+def _texts(texts: Sequence[str], labels: Any, loaded: Loaded) -> Dataset:
+    """Return a data set of texts at hand."""
+    none = torch.zeros(len(texts), dtype=torch.int64)
+    y, names = (none, ()) if labels is None else _numbered(labels, loaded)
+    if len(y) != len(texts):
+        raise DataError(f"there are {len(texts)} texts but {len(y)} labels")
+    return Dataset(
+        torch.zeros(len(texts), 0, dtype=torch.int64),
+        y,
+        names,
+        "texts",
+        "text",
+        torch.arange(len(texts)),
+        bounds=None,
+        texts=tuple(texts),
+        labelled=labels is not None,
     )
 
 

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from pellucid.models import Loaded
 
 MODEL = """A shipped model (`pellucid models list`), FILE.py:FACTORY, PACKAGE.MODULE:FACTORY, PROGRAM.pt2, timm:NAME,
-torchvision:NAME or hf:FOLDER; @WEIGHTS after a factory or a name loads weights."""
-DATA = """A data set (`pellucid data list`), a folder with one folder of images per class, or a file of arrays or a
-table."""
+torchvision:NAME or hf:FOLDER; @WEIGHTS after a factory or a name loads weights. "similarity:FOLDER@SENTENCE" measures
+how similar texts are to a sentence."""
+DATA = """A data set (`pellucid data list`), a folder with one folder of images or texts per class, a file of arrays or
+a table, or a file of texts."""
 
 _MODEL = " ".join(MODEL.split())
 _DATA = " ".join(DATA.split())
@@ -64,6 +65,7 @@ class Drawing:
     seed: Annotated[int, _flag("Root of all chance: the same seed gives the same result.")] = 0
     split: Annotated[str, _flag("Which part of the data: test or train.")] = "test"
     label: Annotated[str, _flag("Label column of a table in a file; found by its name if not given.")] = ""
+    text_column: Annotated[str, _flag("Column of the texts of a table in a file; found by its name if not given.")] = ""
     skip_corrupt: Annotated[bool, _flag("Leave out images that cannot be read instead of stopping.")] = False
 
 
@@ -93,6 +95,7 @@ def make_subject(model: str, data: str, reading: Reading, drawing: Drawing) -> S
         surrogates={name: load_model(name, reading) for name in reading.surrogate},
         skip_corrupt=drawing.skip_corrupt,
         label=drawing.label or None,
+        text=drawing.text_column or None,
     )
     return made
 
@@ -103,6 +106,8 @@ def load_model(spec: str, reading: Reading) -> Loaded:
     from pellucid.core import ModelError
 
     if spec.endswith(("@", ".py:")):
+        if spec.startswith("similarity:"):
+            raise ModelError(f"{spec} lacks the sentence to compare with; write {spec}A SENTENCE")
         lacks = "the weights after the @" if spec.endswith("@") else "the factory after the colon"
         way = f"write {spec}weights.safetensors, or leave the @ out" if spec.endswith("@") else f"write {spec}NAME"
         raise ModelError(f"{spec} lacks {lacks}; {way}")

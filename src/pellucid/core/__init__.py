@@ -94,7 +94,7 @@ from ._statistics import Interval, PairedTest, bootstrap, mcnemar, paired_differ
 from ._streams import Stream, preserved_randomness
 from ._subject import Subject
 from ._text import Text
-from ._tokenizer import Encoded, Tokenizer
+from ._tokenizer import Encoded, Tokenizer, tokenizers
 from ._warp import PADDINGS, Padding, check_pictures, warp
 from ._work import ALONE, Compute, Elsewhere, Work
 
@@ -209,6 +209,7 @@ __all__ = [
     "sniff",
     "spark",
     "staged",
+    "tokenizers",
     "versions",
     "warp",
     "wilson",

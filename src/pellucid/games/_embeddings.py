@@ -50,16 +50,23 @@ class OnEmbeddings(nn.Module):
                 f"embeddings must be (c, {', '.join(map(str, self.inputs.shape))}), got {embeddings.shape}"
             )
         ids = self._ids.expand(len(embeddings), -1)
+        used = False
 
         def replaced(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor | None:
-            # Other tables with the same module, such as a second look-up of single ids, are left as they are.
-            return embeddings.to(output) if output.shape == embeddings.shape else None
+            nonlocal used
+            if output.shape != embeddings.shape:
+                return None  # another look-up in the same table, such as of single ids
+            used = True
+            return embeddings.to(output)
 
         handle = self._embedding[0].register_forward_hook(replaced)
         try:
-            return self.model(ids)
+            answer = self.model(ids)
         finally:
             handle.remove()
+        if not used:
+            raise ModelError(f"{type(self.model).__name__} looks up other ids than it is given; mask ids instead")
+        return answer
 
 
 def on_embeddings(model: Callable[[Tensor], Tensor], ids: Tensor) -> OnEmbeddings:

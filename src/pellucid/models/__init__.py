@@ -5,6 +5,7 @@ from ._card import Card, Figure
 from ._load import SHIPPED, load
 from ._loaded import Loaded
 from ._names import read_class_names
+from ._texts import Similarity, similarity
 
 __all__ = [
     "SHIPPED",
@@ -14,7 +15,9 @@ __all__ = [
     "Function",
     "Loaded",
     "Normalized",
+    "Similarity",
     "adopt",
     "load",
     "read_class_names",
+    "similarity",
 ]

@@ -47,6 +47,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         figures: measured numbers on the full test set.
         sha256: digest of the weights file.
         notes: limits, one sentence each.
+        tokenizer_sha256: digest of the tokenizer beside the weights, for models of texts.
         objective: what the training lowered, as the recipe's table; empty where unknown.
         start: the weights that training began with, as `from` and `sha256`; empty for random ones.
     """
@@ -69,6 +70,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     figures: tuple[Figure, ...]
     sha256: str
     notes: tuple[str, ...] = ()
+    tokenizer_sha256: str = ""
     objective: dict[str, Any] = {}
     start: dict[str, str] = {}
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -15,6 +16,7 @@ from pellucid.core import (
     DataError,
     ModelError,
     Stream,
+    Tokenizer,
     first_line,
     nearest,
     path_kind,
@@ -30,13 +32,18 @@ from ._code import from_file, from_module
 from ._libraries import PRETRAINED, from_timm, from_torchvision, from_transformers, torchvision_weights
 from ._loaded import Loaded
 from ._program import from_program
+from ._texts import similarity
 from ._weights import fill, read_weights
+
+TOKENIZER = ".tokenizer.json"
+"""How the tokenizer beside a model's weights ends; in a run folder its name is `tokenizer.json`."""
 
 _WEIGHTS = Path(__file__).parent / "weights"
 
 # A file is told from a module by its ending: drive letters and folders may come before it.
 _FILE = re.compile(r"(?P<file>.+\.py):(?P<factory>[^@:]+)(@(?P<weights>.+))?", re.DOTALL)
 _MODULE = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<factory>[^\W\d]\w*(\.[^\W\d]\w*)*)(@(?P<weights>.+))?")
+_SIMILARITY = re.compile(r"similarity:(?P<where>[^@]+)@(?P<query>.+)", re.DOTALL)
 _LIBRARY = re.compile(r"(?P<library>timm|torchvision):(?P<name>[^@]+)(@(?P<weights>.+))?", re.DOTALL)
 
 
@@ -51,7 +58,8 @@ def load(spec: str, *, device: torch.device | str = "cpu", trust: bool = False) 
     | `package.module:factory` | an importable module, which is imported |
     | `program.pt2` | a program of `torch.export.save` with a dynamic batch |
     | `timm:NAME`, `torchvision:NAME` | a network of that library |
-    | `hf:FOLDER` | an image classifier in Hugging Face's layout, with safetensors |
+    | `hf:FOLDER` | a classifier of images or texts in Hugging Face's layout, with safetensors |
+    | `similarity:FOLDER@SENTENCE` | a sentence encoder: how similar is a text to the sentence? |
 
     A factory is a function or class that is called without arguments and returns a network, a fitted scikit-learn
     estimator, a function of a batch, or a `Loaded`; a ready object serves too. After a factory or a name, `@weights`
@@ -80,6 +88,8 @@ def load(spec: str, *, device: torch.device | str = "cpu", trust: bool = False) 
             return _load_code(match, place)
         if match := _LIBRARY.fullmatch(spec):
             return _load_library(match, place)
+        if match := _SIMILARITY.fullmatch(spec):
+            return similarity(match["where"], match["query"], device=place)
         if spec.startswith("hf:"):
             return _placed(from_transformers(Path(spec.removeprefix("hf:")), place), place)
         if Path(spec).suffix == ".pt2":
@@ -137,7 +147,8 @@ def _placed(loaded: Loaded, device: torch.device) -> Loaded:
 
 def _read_cards(folder: Path) -> Mapping[str, Card]:
     """Return the cards of all models in a folder of weights, by name."""
-    cards: list[Card] = [read_json(path, Card) for path in sorted(folder.glob("*.json"))]
+    files = sorted(path for path in folder.glob("*.json") if not path.name.endswith(TOKENIZER))
+    cards: list[Card] = [read_json(path, Card) for path in files]
     return MappingProxyType({card.name: card for card in cards})
 
 
@@ -186,7 +197,27 @@ def _load_carded(card: Card, path: Path, remedy: str, device: torch.device) -> L
     with Stream(0).child("models", card.name).forked():
         model = build(str(card.architecture.get("kind")), settings)
     fill(model, tensors, path)
-    return Loaded(model.to(device), card.name, card, card.bounds, card.input_shape, card.class_names)
+    return Loaded(
+        model.to(device),
+        card.name,
+        card,
+        card.bounds,
+        card.input_shape,
+        card.class_names,
+        tokenizer=_tokenizer(card, path, settings, remedy),
+    )
+
+
+def _tokenizer(card: Card, weights: Path, settings: Mapping[str, Any], remedy: str) -> Tokenizer | None:
+    """Return the tokenizer beside the weights of a model of texts."""
+    if not card.tokenizer_sha256:
+        return None
+    own = weights.with_suffix(TOKENIZER)
+    path = own if _is_file(own) or weights.name != "model.safetensors" else weights.with_name(TOKENIZER[1:])
+    tokenizer = Tokenizer.read(path, length=int(settings.get("length", 128)))
+    if _digest(path) != card.tokenizer_sha256:
+        raise ModelError(f"{path} is not the tokenizer the card describes (SHA-256 differs); {remedy}")
+    return tokenizer
 
 
 def _unknown(spec: str) -> str:

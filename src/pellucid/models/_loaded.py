@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from pellucid.core import Tokenizer
+
 from ._card import Card
 
 
@@ -22,6 +24,8 @@ class Loaded:
         input_shape: shape of one input, None if unknown.
         class_names: one per logit, empty if unknown.
         notes: what a report on the model must say.
+        tokenizer: what makes the ids of texts that the model reads; None for models of other inputs.
+        number: what the model's one number is, for a model that measures and does not tell classes apart.
     """
 
     model: nn.Module
@@ -31,3 +35,5 @@ class Loaded:
     input_shape: tuple[int, ...] | None = None
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    tokenizer: Tokenizer | None = None
+    number: str = ""

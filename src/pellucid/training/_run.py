@@ -19,6 +19,7 @@ from pellucid.core import (
     RunFolder,
     Stream,
     Subject,
+    Tokenizer,
     read_json,
     read_tensors,
     write_json,
@@ -27,6 +28,7 @@ from pellucid.core import (
 from pellucid.data import sample, unit
 
 from ._recipe import Recipe
+from ._text import TOKENIZER, tokenized
 
 KIND = "train"
 RECIPE, LOG, WEIGHTS, CARD, CHECKPOINTS = "recipe.json", "log.jsonl", "model.safetensors", "model.json", "checkpoints"
@@ -72,7 +74,17 @@ class Run:
     @cached_property
     def test_set(self) -> Dataset:
         """The test split of the recipe's data."""
-        return self.recipe.data.load("test")
+        return self._data("test")
+
+    def _data(self, split: str) -> Dataset:
+        return tokenized(self.recipe.data.load(split), self.tokenizer)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """What makes ids of texts, None where the data are no texts."""
+        path = self.folder.path / TOKENIZER
+        length = getattr(self.recipe.model, "length", 0)
+        return Tokenizer.read(path, length=length) if path.is_file() else None
 
     @property
     def rng(self) -> Stream:
@@ -86,12 +98,13 @@ class Run:
             split: of the recipe's data.
             n: number of samples; all if not given.
         """
-        dataset = self.test_set if split == "test" else self.recipe.data.load(split)
+        dataset = self.test_set if split == "test" else self._data(split)
         if n is not None:
             dataset = sample(dataset, n, rng=self.rng)
+        encoded = None if self.tokenizer is None else self.tokenizer(dataset.texts)
         return Subject(
             self.model,
-            unit(dataset.inputs),
+            unit(dataset.inputs) if encoded is None else encoded.ids,
             dataset.labels,
             bounds=dataset.bounds,
             modality=dataset.modality,
@@ -101,17 +114,21 @@ class Run:
             data_name=dataset.name,
             notes=(dataset.note,) if dataset.note else (),
             feature_names=dataset.feature_names,
+            texts=() if encoded is None else encoded.texts,
             objective=self.recipe.to_dict()["objective"],
         )
 
     def export(self, path: str | Path) -> Path:
-        """Write the weights to `path` (`….safetensors`) and the model card beside them (`….json`)."""
+        """Write the weights to `path` (`….safetensors`), the model card beside them (`….json`), and any tokenizer."""
         weights = Path(path)
         if weights.suffix != ".safetensors":
             raise RunError(f"weights are exported as a .safetensors file, got {weights}")
         weights.parent.mkdir(parents=True, exist_ok=True)
         inside, card = self.folder.path, weights.with_suffix(".json")
-        write_together({weights: (inside / WEIGHTS).read_bytes(), card: (inside / CARD).read_bytes()})
+        files = {weights: (inside / WEIGHTS).read_bytes(), card: (inside / CARD).read_bytes()}
+        if (inside / TOKENIZER).is_file():
+            files[weights.with_suffix(".tokenizer.json")] = (inside / TOKENIZER).read_bytes()
+        write_together(files)
         return weights
 
 
@@ -125,7 +142,7 @@ def write_card(
     folder: RunFolder, recipe: Recipe, dataset: Dataset, figures: list[dict[str, Any]], *, device: str, seconds: float
 ) -> dict[str, Any]:
     """Write the model card of a training whose weights lie in `folder`, and return it."""
-    weights = folder.path / WEIGHTS
+    weights, tokenizer = folder.path / WEIGHTS, folder.path / TOKENIZER
     settings = recipe.to_dict()
     card = {
         "name": recipe.name,
@@ -145,6 +162,7 @@ def write_card(
         "minutes": round(seconds / 60, 2),
         "figures": figures,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "tokenizer_sha256": hashlib.sha256(tokenizer.read_bytes()).hexdigest() if tokenizer.is_file() else "",
         "notes": [],
         "objective": settings["objective"],
         "start": folder.manifest.get("start", {}),

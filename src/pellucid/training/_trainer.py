@@ -43,6 +43,7 @@ from ._parallel import Parallel
 from ._recipe import Recipe
 from ._run import CARD, CHECKPOINTS, KIND, LOG, RECIPE, WEIGHTS, Run, fresh_model, write_card
 from ._start import warm_start
+from ._text import TOKENIZER, fitted_tokenizer, tokenized
 
 
 def train(recipe: Recipe, out: str | Path, *, device: str = "cpu", on_event: OnEvent = unheard) -> Run:
@@ -74,6 +75,8 @@ def train(recipe: Recipe, out: str | Path, *, device: str = "cpu", on_event: OnE
             _check_same(folder.path, recipe)
             with folder:
                 write_json(folder.file(RECIPE), recipe.to_dict())
+                if training.tokenizer is not None:
+                    training.tokenizer.save(folder.file(TOKENIZER))
                 if training.started:
                     folder.update(start=training.started)
                 training.go(folder)
@@ -89,8 +92,10 @@ class _Training:
     def __init__(self, recipe: Recipe, parallel: Parallel, out: Path, on_event: OnEvent) -> None:
         self.recipe, self.parallel, self.out = recipe, parallel, out
         self.on_event = on_event if parallel.leads else unheard
-        self.data = _on(_limited(recipe), parallel.device)
-        self.test = _on(recipe.data.load("test"), parallel.device)
+        data = _limited(recipe)
+        self.tokenizer = fitted_tokenizer(recipe, data, out)
+        self.data = _on(tokenized(data, self.tokenizer), parallel.device)
+        self.test = _on(tokenized(recipe.data.load("test"), self.tokenizer), parallel.device)
         self.rng = Stream(recipe.seed).child("train")
         model = fresh_model(recipe)
         # Once there is a checkpoint nothing of the start is needed, not even its file.

@@ -3,5 +3,15 @@
 from ._alexnet import AlexNet, AlexNetSettings
 from ._build import MODELS, build
 from ._small_cnn import SmallCNN, SmallCNNSettings
+from ._text_cnn import TextCNN, TextCNNSettings
 
-__all__ = ["MODELS", "AlexNet", "AlexNetSettings", "SmallCNN", "SmallCNNSettings", "build"]
+__all__ = [
+    "MODELS",
+    "AlexNet",
+    "AlexNetSettings",
+    "SmallCNN",
+    "SmallCNNSettings",
+    "TextCNN",
+    "TextCNNSettings",
+    "build",
+]

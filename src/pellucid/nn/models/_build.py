@@ -12,9 +12,10 @@ from pellucid.core import ModelError
 
 from ._alexnet import AlexNetSettings
 from ._small_cnn import SmallCNNSettings
+from ._text_cnn import TextCNNSettings
 
-MODELS: Mapping[str, type[AlexNetSettings] | type[SmallCNNSettings]] = MappingProxyType(
-    {"alexnet-cifar": AlexNetSettings, "small-cnn": SmallCNNSettings}
+MODELS: Mapping[str, type[AlexNetSettings] | type[SmallCNNSettings] | type[TextCNNSettings]] = MappingProxyType(
+    {"alexnet-cifar": AlexNetSettings, "small-cnn": SmallCNNSettings, "text-cnn": TextCNNSettings}
 )
 """Settings by kind; `MODELS[kind](...).build()` makes the network."""
 
