@@ -38,7 +38,13 @@ class Known(NamedTuple):
 MEASURES: Mapping[str, Known] = MappingProxyType(
     {
         "accuracy": Known("accuracy", "class, optional", True),
+        "attack_concentration": Known("attack-attribution", "norm", True),
+        "attack_cost": Known("attack-attribution", "norm", False),
+        "attack_foreground": Known("attack-attribution", "", True),
+        "attack_lowers_true": Known("attack-attribution", "", True),
+        "attack_saving": Known("attack-attribution", "norm", True),
         "attacked_sample_accuracy": Known("robustness", "norm", True),
+        "attribution_likeness": Known("attack-attribution", "", False),
         "bottleneck_depth": Known("bottleneck", "", False),
         "brier": Known("calibration", "", False),
         "dead_fraction": Known("feature-diversity", "", True),
@@ -55,6 +61,7 @@ MEASURES: Mapping[str, Known] = MappingProxyType(
         "overconfidence": Known("calibration", "", True),
         "pattern_size": Known("concepts", "", False),
         "patterns_needed": Known("concepts", "", False),
+        "perturbation_likeness": Known("attack-attribution", "", False),
         "robust_accuracy": Known("robustness", "norm,radius", True),
         "similarity": Known("feature-diversity", "layer", False),
         "smallest_radius": Known("robustness", "norm", False),

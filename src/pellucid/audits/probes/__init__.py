@@ -7,6 +7,7 @@ from types import MappingProxyType
 from pellucid.core import Probe
 
 from ._accuracy import Accuracy
+from ._attack_attribution import AttackAttributions
 from ._bottleneck import Bottleneck
 from ._calibration import Calibration
 from ._concepts import Concepts
@@ -18,6 +19,7 @@ __all__ = [
     "MORE",
     "PROBES",
     "Accuracy",
+    "AttackAttributions",
     "Bottleneck",
     "Calibration",
     "Concepts",
@@ -36,5 +38,5 @@ PROBES: MappingProxyType[str, Probe] = _by_name(
 )
 """The probes of an audit by name, in the order it runs them."""
 
-MORE: MappingProxyType[str, Probe] = _by_name()
+MORE: MappingProxyType[str, Probe] = _by_name(AttackAttributions())
 """Probes that an audit runs only where they are asked for by name."""
