@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pellucid.core import Effort, Probe, Subject, evaluating, share
+from pellucid.core import Effort, Need, Probe, Subject, evaluating, share
 from pellucid.reports import Planned
 
 from ._batches import forwards
@@ -69,7 +69,7 @@ def plan(
         BudgetError: the budget answers no question; the text gives the least that works.
     """
     asked = chosen(probes, skip)
-    needs = {name: probe.need(subject, effort=effort) for name, probe in asked.items()}
+    needs = {name: _need(probe, subject, effort) for name, probe in asked.items()}
     grants = share(budget, needs)
     rows = tuple(
         Planned(
@@ -85,6 +85,16 @@ def plan(
         for name, probe in asked.items()
     )
     return Plan(rows, budget, effort)
+
+
+_OF_NUMBERS = ("explain",)
+"""Probes that ask about a score, whatever it is; the others ask about classes."""
+
+
+def _need(probe: Probe, subject: Subject, effort: Effort) -> Need:
+    if subject.number and probe.name not in _OF_NUMBERS:
+        return Need(0, 0, skip=f"asks about classes, and {subject.name} measures a number, {subject.number}")
+    return probe.need(subject, effort=effort)
 
 
 def seconds_per_evaluation(subject: Subject, *, patience: float = 0.3) -> float:

@@ -14,6 +14,9 @@ from ._wording import count
 MOST_EXACT = 12
 """Most players whose every coalition is evaluated: 4,096 inputs per sample."""
 
+MOST_WORDS = 10
+"""Most words of a text that play; the neighbors in longer texts are joined to phrases."""
+
 LARGE_IMAGE = 64
 """Pixels per side up to which an image is small."""
 
@@ -21,6 +24,17 @@ LARGE_IMAGE = 64
 def is_image(subject: Subject) -> bool:
     """Whether the inputs are images `(N, C, H, W)`."""
     return subject.modality == "image" and subject.inputs.ndim == 4
+
+
+def is_text(subject: Subject) -> bool:
+    """Whether the inputs are token ids of texts."""
+    return subject.modality == "text"
+
+
+def word_players(subject: Subject, *, samples: int) -> int:
+    """Return how many words of each text play, so that at least `samples` texts (or all) have as many: at most ten."""
+    counts = sorted((len(text.names) for text in subject.texts), reverse=True)
+    return min(MOST_WORDS, counts[min(samples, len(counts)) - 1])
 
 
 def is_large(subject: Subject) -> bool:
@@ -89,6 +103,8 @@ def player_names(subject: Subject, grid: tuple[int, int] | None, count: int) -> 
 
 def players_in_words(subject: Subject, players: Players) -> str:
     """Return who plays, for the settings of a finding."""
+    if is_text(subject):
+        return f"words, joined to {players.count} phrases where there are more"
     if players.grid is not None:
         return f"grid {players.grid[0]} x {players.grid[1]}"
     if not subject.groups:
@@ -104,6 +120,8 @@ def usual_in_words(subject: Subject) -> str:
 
 def absence_in_words(subject: Subject) -> str:
     """Return what replaces an absent player, for the settings of a finding."""
+    if is_text(subject):
+        return f"the token that stands for a missing word (id {subject.texts[0].absent})"
     return f"mean of {usual_in_words(subject)}, " + ("per channel" if is_image(subject) else "per feature")
 
 

@@ -37,6 +37,12 @@ def count(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def shortened(text: str, most: int = 160) -> str:
+    """Return a text on one line, with at most so many letters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
 def listed(words: Iterable[str], *, most: int = 5) -> str:
     """Return "a", "a and b", "a, b and c"; beyond `most` words "a, b and 7 more"."""
     words = list(words)

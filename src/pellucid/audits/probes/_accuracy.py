@@ -36,7 +36,7 @@ from .._advice import RECIPES_FOR
 from .._batches import logits_of
 from .._players import feature_names, is_image, spread, usual_in_words
 from .._samples import ids_of, picture
-from .._wording import brief, count, in_percent, percent
+from .._wording import brief, count, in_percent, percent, shortened
 
 NO_LABELS = "needs labels, and the data have none"
 MOST_CLASSES_DRAWN = 40
@@ -267,6 +267,8 @@ def _exhibits(result: Classification, subject: Subject) -> list[Exhibit]:
         exhibits.append(_gallery(result, subject, mistakes))
     elif len(mistakes) and subject.modality == "tabular":
         exhibits.append(_mistaken_rows(result, subject, mistakes))
+    elif len(mistakes) and subject.texts:
+        exhibits.append(_mistaken_texts(result, subject, mistakes))
     return exhibits
 
 
@@ -305,6 +307,27 @@ def _gallery(result: Classification, subject: Subject, mistakes: Tensor) -> Gall
     return Gallery(
         title="The mistakes it is surest of",
         pictures=tuple(pictures),
+        caption="Wrong answers in order of the model's confidence. Wrong labels gather here too.",
+    )
+
+
+def _mistaken_texts(result: Classification, subject: Subject, mistakes: Tensor) -> Table:
+    assert subject.labels is not None
+    rows = tuple(
+        (
+            int(subject.ids[row]),
+            subject.class_names[subject.labels[row]],
+            subject.class_names[result.predictions[row]],
+            float(result.confidence[row]),
+            shortened(subject.texts[row].text),
+        )
+        for row in mistakes[:MISTAKES_SHOWN].tolist()
+    )
+    return Table(
+        title="The mistakes it is surest of",
+        columns=("sample", "true class", "answer", "confidence", "text"),
+        rows=rows,
+        units=("", "", "", "%", ""),
         caption="Wrong answers in order of the model's confidence. Wrong labels gather here too.",
     )
 

@@ -47,6 +47,7 @@ from .._players import (
     features,
     is_image,
     is_large,
+    is_text,
     kind_of_players,
     player_names,
     players_in_words,
@@ -212,6 +213,8 @@ class Bottleneck:
             if rows > height or columns > width:
                 return f"images of {height} x {width} pixels are smaller than the grid of {rows} x {columns} cells"
             return self._masker(subject)(subject.inputs[0])
+        if is_text(subject):
+            return "compares orders over the same players in every input, and texts have their own words each"
         if subject.inputs.ndim != 2:
             return f"inputs of shape {tuple(subject.inputs.shape[1:])} are neither images nor rows of a table"
         n = len(feature_players(subject))

@@ -36,6 +36,7 @@ from pellucid.core import (
 )
 from pellucid.explain import AndOrGraph as Explained
 from pellucid.explain import and_or_graph_of, concept_table, cost_and_or_graph
+from pellucid.games import Words
 
 from .. import _levels
 from .._players import (
@@ -47,9 +48,11 @@ from .._players import (
     features,
     is_image,
     is_large,
+    is_text,
     kind_of_players,
     player_names,
     players_in_words,
+    word_players,
 )
 from .._samples import draw, ids_of, picture
 from .._wording import brief, count, percent
@@ -117,14 +120,21 @@ class Concepts:
         n_players = _count(subject, grid)
         assert isinstance(n_players, int)  # else `need` skips
         n = min(WANTED["full"], len(subject), budget // _cost(n_players, 1))
-        part = subject.take(draw(subject, n, rng=rng.child("samples")))
-        masker = cells(subject, grid) if is_image(subject) else features(subject)
+        part = subject.take(draw(subject, n, rng=rng.child("samples"), among=_fitting(subject, n_players)))
+        maskers = _maskers(subject, part, grid, n_players)
         classes = answers(part)
-        found = _explained(part, classes, masker, rng.child("concepts"), work)
-        return [self._finding(part, masker(part.inputs[0]), classes, found, rng)]
+        found = _explained(part, classes, maskers, rng.child("concepts"), work)
+        names = [_names(part, masker(x)) for masker, x in zip(maskers, part.inputs, strict=True)]
+        return [self._finding(part, maskers[0](part.inputs[0]), classes, found, names, rng)]
 
     def _finding(
-        self, subject: Subject, players: Players, classes: Tensor, found: list[Explained], rng: Stream
+        self,
+        subject: Subject,
+        players: Players,
+        classes: Tensor,
+        found: list[Explained],
+        names: list[tuple[str, ...]],
+        rng: Stream,
     ) -> Finding:
         needed = torch.tensor([float(c.needed) for c in found], dtype=torch.float64)
         short = min(MOST_PATTERNS, found[0].n_all_patterns // 2)  # half of all patterns is no short list
@@ -148,7 +158,7 @@ class Concepts:
             reason=judged.reason,
             advice=_advice(subject, judged.level),
             measures=tuple(_measures(found, rng)),
-            exhibits=tuple(_exhibits(subject, classes, found)),
+            exhibits=tuple(_exhibits(subject, classes, found, names)),
             provenance=Provenance(
                 seed=0,
                 evaluations=sum(c.evaluations for c in found) + len(found),
@@ -185,6 +195,9 @@ def _count(subject: Subject, grid: tuple[int, int]) -> int | str:
         if height < grid[0] or width < grid[1]:
             return f"the images of {height} x {width} pixels are smaller than the grid of {grid[0]} x {grid[1]} cells"
         return grid[0] * grid[1]
+    if is_text(subject):
+        words = word_players(subject, samples=LEAST)
+        return words if words > 1 else "a single word has nothing to combine with"
     if subject.inputs.ndim != 2:
         return f"inputs of shape {tuple(subject.inputs.shape[1:])} are neither images nor rows of a table"
     n, kind = len(feature_players(subject)), kind_of_players(subject)
@@ -199,7 +212,25 @@ def _count(subject: Subject, grid: tuple[int, int]) -> int | str:
     return n
 
 
-def _explained(subject: Subject, classes: Tensor, masker: Masker, rng: Stream, work: Work) -> list[Explained]:
+def _fitting(subject: Subject, n_players: int) -> Tensor | None:
+    """Return the rows that have as many players; None where all do."""
+    if not is_text(subject):
+        return None
+    return torch.tensor([row for row, text in enumerate(subject.texts) if len(text.names) >= n_players])
+
+
+def _maskers(subject: Subject, part: Subject, grid: tuple[int, int], n_players: int) -> list[Masker]:
+    """Return one masker for each sample of the part; what absent players show comes from the whole."""
+    if is_text(subject):
+        return [Words(text, most=n_players) for text in part.texts]
+    return [cells(subject, grid) if is_image(subject) else features(subject)] * len(part)
+
+
+def _names(subject: Subject, players: Players) -> tuple[str, ...]:
+    return players.names if is_text(subject) else player_names(subject, players.grid, players.count)
+
+
+def _explained(subject: Subject, classes: Tensor, maskers: list[Masker], rng: Stream, work: Work) -> list[Explained]:
     """Return each sample's concepts; the tables are shared out, what follows from them is not."""
 
     def compute(rows: Tensor, on_step: OnStep) -> dict[str, Tensor]:
@@ -208,13 +239,13 @@ def _explained(subject: Subject, classes: Tensor, masker: Masker, rng: Stream, w
             subject.model,
             subject.inputs[k],
             int(classes[k]),
-            masker,
+            maskers[k],
             rng=rng.at(subject.ids[k : k + 1]),
             on_step=on_step,
         )
         return {"worth": worth[None], "noise": torch.tensor([noise], dtype=torch.float64)}
 
-    players = masker(subject.inputs[0])
+    players = maskers[0](subject.inputs[0])
     found = work.map("concepts", subject.ids, compute, chunk=1, key=f"{players.count}|{rng.seed}")
     return [
         and_or_graph_of(
@@ -224,7 +255,7 @@ def _explained(subject: Subject, classes: Tensor, masker: Masker, rng: Stream, w
             explained=EXPLAINED,
             max_patterns=MOST_PATTERNS,
         )
-        for x, worth, noise in zip(subject.inputs, found["worth"], found["noise"], strict=True)
+        for masker, x, worth, noise in zip(maskers, subject.inputs, found["worth"], found["noise"], strict=True)
     ]
 
 
@@ -256,7 +287,7 @@ def _answer(subject: Subject, found: list[Explained], needed: Tensor) -> str:
 
 def _parts(subject: Subject) -> str:
     """Return what the players are called."""
-    return "cells" if is_image(subject) else kind_of_players(subject)
+    return "cells" if is_image(subject) else "words" if is_text(subject) else kind_of_players(subject)
 
 
 def _mean_size(found: list[Explained]) -> float:
@@ -273,6 +304,11 @@ def _size(c: Explained) -> float:
 def _advice(subject: Subject, level: str) -> Advice:
     if level == "fine" and is_image(subject):
         return Advice(text="Look at the marked cells: a strong combination on the background hints at a shortcut.")
+    if level == "fine" and is_text(subject):
+        return Advice(
+            text="Read the strongest combinations: one of words that should not matter together hints at a shortcut.",
+            command="pellucid explain MODEL DATA --players words",
+        )
     if level == "fine":
         return Advice(
             text="Read the strongest combinations: one that you cannot account for, or that names a feature the answer "
@@ -318,14 +354,13 @@ def _measures(found: list[Explained], rng: Stream) -> list[Measure]:
     ]
 
 
-def _exhibits(subject: Subject, classes: Tensor, found: list[Explained]) -> list[Exhibit]:
+def _exhibits(subject: Subject, classes: Tensor, found: list[Explained], names: list[tuple[str, ...]]) -> list[Exhibit]:
     grid = found[0].grid
-    names = player_names(subject, grid, found[0].n_players)
     exhibits: list[Exhibit] = []
     if grid is not None:
         exhibits.append(_gallery(subject, classes, found, grid))
-    elif any(p for c in found for p in c.patterns):
-        exhibits.append(_bars(found, names))
+    elif any(p for c in found for p in c.patterns) and not is_text(subject):
+        exhibits.append(_bars(found, names[0]))
     if any(c.path.variance for c in found):
         exhibits += [_explained_curve(subject, found), _orders(found)]
         exhibits.append(_table(subject, classes, found, names))
@@ -458,12 +493,12 @@ def _samples(subject: Subject, classes: Tensor, found: list[Explained]) -> Table
     )
 
 
-def _table(subject: Subject, classes: Tensor, found: list[Explained], names: tuple[str, ...]) -> Table:
+def _table(subject: Subject, classes: Tensor, found: list[Explained], names: list[tuple[str, ...]]) -> Table:
     rows = [
         (
             int(subject.ids[k]),
             subject.class_names[int(classes[k])],
-            _combination(pattern.players, names),
+            _combination(pattern.players, names[k]),
             len(pattern.players),
             pattern.effect,
             "within rounding noise" if abs(pattern.effect) <= pattern.noise else "",

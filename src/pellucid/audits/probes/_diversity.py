@@ -30,7 +30,7 @@ from pellucid.metrics import Similarity, feature_diversity, watchable
 from .. import _levels
 from .._advice import RECIPES_FOR
 from .._batches import MEMORY, kept
-from .._players import is_large
+from .._players import is_large, is_text
 from .._samples import draw, ids_of
 from .._wording import brief, count, in_percent, percent
 
@@ -50,6 +50,8 @@ class FeatureDiversity:
         n = min(SAMPLES, len(subject))
         cost = n + 1  # one tells how many samples a batch can hold
         skip = "" if n > 1 else "needs at least two samples to compare, got 1"
+        if is_text(subject):
+            skip = "compares features at the same places of inputs, and places of texts have nothing in common"
         if not skip and not watchable(subject.model):
             skip = f"{subject.name} has no activation, linear or convolutional layer to watch"
         return Need(cost, cost, memory=min(MEMORY, 64 * 4 * n * subject.inputs[0].numel()), skip=skip)

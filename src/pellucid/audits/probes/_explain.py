@@ -45,11 +45,12 @@ class Explain:
     """Explain the score of a class on some samples: which parts of the input made it, alone and together.
 
     Args:
-        players: "grid:4", "grid:3x4", "segments:12", "features" or "groups"; "auto" is a grid of 3 x 4 for images, and
-            the columns of a table, or its groups if it names some.
-        value: what is explained, one of `games.VALUES`.
+        players: "grid:4", "grid:3x4", "segments:12", "features", "groups" or "words:8"; "auto" is a grid of 3 x 4 for
+            images, the columns of a table, or its groups if it names some, and at most ten words or phrases of a text.
+        value: what is explained, one of `games.VALUES`; a model that measures a number is always explained by it.
         of: whose score: "predicted", "label", a class's name, or its number.
-        fill: what an absent player shows: "mean" of the usual inputs, "zero", or for images "blur".
+        fill: what an absent player shows: "mean" of the usual inputs, "zero", or for images "blur"; for words the mask,
+            or "padding".
         index: one of `games.INDICES`, or "harsanyi", "shapley", "banzhaf".
         order: most players of an interaction; if not given 2, 1 for values, and all for Harsanyi up to 12 players.
         samples: how many samples, drawn evenly from the classes.
@@ -77,7 +78,7 @@ class Explain:
         Raises:
             DataError, BudgetError: settings that do not fit the subject.
         """
-        part, _, players = self._prepared(subject)
+        part, _, players = self.prepared(subject)
         looks = len(part) if self.of == "predicted" else 0
         cost = looks + sum(cost_explanation(n, self.settings(n)) for n in players)
         most = max(players)
@@ -109,8 +110,8 @@ class Explain:
 
         :meta private:
         """
-        part, maskers, counts = self._prepared(subject)
-        classes = self._classes(part)
+        part, maskers, counts = self.prepared(subject)
+        classes = self.classes(part)
         cast = Cast.parse(self.players, part)
         made = explanations(
             part.model,
@@ -118,24 +119,25 @@ class Explain:
             classes,
             maskers,
             settings=self.settings(max(counts)),
-            value=VALUES[self.value],
+            value=VALUES[self._value(part)],
             rng=rng.child("explain").at(part.ids),
             work=work,
         )
         players = [masker(x) for masker, x in zip(maskers, part.inputs, strict=True)]
-        score = VALUES[self.value](0)
+        value = self._value(part)
+        score = VALUES[value](0)
         return Told(
             subject=part,
             classes=classes,
             found=made,
             names=tuple(cast.names(part, cut) for cut in players),
             noun=cast.noun,
-            unit=score.name if isinstance(score, ClassScore) else self.value.replace("_", " "),
+            unit=part.number or (score.name if isinstance(score, ClassScore) else value.replace("_", " ")),
             predicted=self.of == "predicted",
             settings={
                 "players": cast.in_words(players[0]),
                 "absent players": fill_in_words(part, self.fill),
-                "value": self.value.replace("_", " "),
+                "value": value.replace("_", " "),
                 "class": str(self.of),
                 "index": self._index(max(counts)),
                 "estimator": self._estimator(made),
@@ -159,17 +161,22 @@ class Explain:
             return "exact, all coalitions"
         return f"{self.permutations} permutations in antithetic pairs"
 
-    def _prepared(self, subject: Subject) -> tuple[Subject, list[Masker], list[int]]:
-        """Return the samples to explain, their maskers and their numbers of players, all checked."""
+    def prepared(self, subject: Subject) -> tuple[Subject, list[Masker], list[int]]:
+        """Return the samples to explain, their maskers and their numbers of players, all checked.
+
+        :meta private:
+        """
         if self.value not in VALUES:
             hint = nearest(self.value, VALUES)
             raise DataError(f"there is no value {self.value!r}; {hint}known are {', '.join(VALUES)}")
+        if subject.number and self.value not in (Explain.value, "output"):
+            raise DataError(f"{subject.name} measures {subject.number} and has no {self.value}; use the value output")
         if self.samples < 1:
             raise DataError(f"samples must be at least 1, got {self.samples}")
         cast = Cast.parse(self.players, subject)
         part = subject.take(self._rows(subject))
         maskers = cast.maskers(part, self.fill)
-        alike = cast.kind != "segments"
+        alike = cast.kind not in ("segments", "words")
         counts = [masker(x).count for masker, x in zip(maskers, part.inputs[: 1 if alike else None], strict=False)]
         counts = counts * len(part) if alike else counts
         try:
@@ -182,6 +189,10 @@ class Explain:
             raise DataError("the samples have no labels; explain the predicted class")
         self._fixed(subject)
         return part, maskers, counts
+
+    def _value(self, subject: Subject) -> str:
+        """Return the value that is explained: a number is its own."""
+        return "output" if subject.number else self.value
 
     def _rows(self, subject: Subject) -> Tensor:
         if not self.ids:
@@ -209,7 +220,11 @@ class Explain:
             raise DataError(f"there is no class {of}; classes are 0 to {len(names) - 1}")
         raise DataError(f"there is no class {of!r}; {nearest(of, names)}give predicted, label, a class or its number")
 
-    def _classes(self, part: Subject) -> Tensor:
+    def classes(self, part: Subject) -> Tensor:
+        """Return the class whose score is explained, sample by sample.
+
+        :meta private:
+        """
         if self.of == "predicted":
             return answers(part)
         fixed = self._fixed(part)
