@@ -114,6 +114,10 @@ CALLS: dict[str, Case] = {
     "games.noise_floor": lambda s: games.noise_floor(s.game, rng=s.rng, probes=8),
     "attacks.PGD": lambda s: attacks.PGD(attacks.Linf(0.1), steps=3)(s.model, s.x, s.y, rng=s.rng),
     "attacks.RandomSearch": lambda s: attacks.RandomSearch(attacks.L2(0.5), draws=3)(s.model, s.x, s.y, rng=s.rng),
+    "attacks.GridSearch": lambda s: attacks.GridSearch(grid=(3, 1, 1))(s.model, s.x, s.y, rng=s.rng),
+    "attacks.GridSearch.sweep": lambda s: attacks.GridSearch(grid=(3, 1, 1)).sweep(s.model, s.x, s.y, rng=s.rng),
+    "attacks.IntegratedSpatial": lambda s: attacks.IntegratedSpatial(steps=2, starts=2)(s.model, s.x, s.y, rng=s.rng),
+    "attacks.FlowPenalty": lambda s: attacks.FlowPenalty(steps=3)(s.model, s.x, s.y, rng=s.rng),
     "metrics.attacked": lambda s: metrics.attacked(s.model, s.x, s.y, _attack_at(0.1), rng=s.rng, batch_size=2),
     "metrics.feature_diversity": lambda s: metrics.feature_diversity(s.model, s.x, s.y, batch_size=2),
     "metrics.more_steps": lambda s: metrics.more_steps(

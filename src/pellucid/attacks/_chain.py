@@ -54,7 +54,7 @@ class Chain:
 
     def split(self, x: Tensor, params: Tensor) -> list[Tensor]:
         """Return each space's own params."""
-        shapes = [space.zeros(x[:1]).shape[1:] for space in self.spaces]
+        shapes = [space.zeros(x[:1].detach()).shape[1:] for space in self.spaces]
         flat = torch.split(params, [math.prod(shape) for shape in shapes], dim=1)
         return [part.reshape(len(params), *shape) for part, shape in zip(flat, shapes, strict=True)]
 
