@@ -14,6 +14,7 @@ from ._events import (
     ProbeStep,
 )
 from ._explain import Explained, ExplainedSample, ExplanationFile, explain
+from ._front import front_report
 from ._plan import DEFAULT_BUDGET, DEFAULT_SAMPLES, Plan, plan, seconds_per_evaluation
 from ._requirements import MEASURES, Known, Requirement, Requirements, Settings, check_known
 from ._settings import ProbeSetting, changed_settings, settings_of, with_settings
@@ -49,6 +50,7 @@ __all__ = [
     "check_known",
     "compare",
     "explain",
+    "front_report",
     "judge",
     "plan",
     "seconds_per_evaluation",

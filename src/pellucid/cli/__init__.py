@@ -36,6 +36,9 @@ COMMANDS: dict[str, Command] = {
     "compare": Command("_compare:compare", "Set two audits side by side, with paired tests."),
     "report": Command("_report:report", "Draw the report of a finished audit or comparison again, without computing."),
     "train": Command("_train:train", "Train a model from a recipe."),
+    "sweep": Command(
+        "_sweep:sweep", "Train a recipe over the values of one setting, and draw what each gains and costs."
+    ),
     "models list": Command("_models:list_models", "List the models that ship with Pellucid."),
     "models show": Command(
         "_models:show_model", "Show a model's card: what it is, how it was made and how good it is."

@@ -4,7 +4,7 @@ from . import _panels  # noqa: F401 - gives the results their form in notebooks 
 from ._calibration import Calibration, calibration
 from ._classification import Classification, classification
 from ._diversity import FeatureDiversity, Similarity, feature_diversity, initial_similarity, similarity, watchable
-from ._front import hypervolume, pareto_front
+from ._front import Front, FrontModel, hypervolume, pareto_front, rank_correlation
 from ._robustness import RadiusAttack, RobustnessCurve, robustness_curve, robustness_evaluations
 from ._trust import (
     SearchCheck,
@@ -19,6 +19,8 @@ __all__ = [
     "Calibration",
     "Classification",
     "FeatureDiversity",
+    "Front",
+    "FrontModel",
     "RadiusAttack",
     "RobustnessCurve",
     "SearchCheck",
@@ -33,6 +35,7 @@ __all__ = [
     "more_steps",
     "pareto_front",
     "random_search_beats",
+    "rank_correlation",
     "robustness_curve",
     "robustness_evaluations",
     "similarity",

@@ -2,11 +2,146 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import msgspec
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from pellucid.core import Number, Panel, showing
+
+
+class FrontModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One model of a front.
+
+    Args:
+        label: the setting it was trained with, as text, such as "0.25".
+        seed: root of its chance.
+        folder: where it lies, relative to the front's file.
+        values, low, high: what was measured of it, by axis, with the ends of the 95 % interval.
+        member: whether no other model beats it.
+        steps, weights: the weight of each term of its training at some of the steps; empty where they never change.
+    """
+
+    label: str
+    seed: int
+    folder: str
+    values: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    member: bool = False
+    steps: tuple[int, ...] = ()
+    weights: dict[str, tuple[float, ...]] = {}
+
+
+def _panel(front: Front) -> Panel:
+    return Panel(
+        f"{front.name} over {front.over}",
+        facts=(
+            ("hypervolume", front.hypervolume),
+            ("models that no other beats", f"{sum(model.member for model in front.models)} of {len(front.models)}"),
+        ),
+        columns=(front.over, "seed", *front.axes, "not beaten"),
+        rows=tuple(
+            (model.label, model.seed, *(f"{value:.1%}" for value in model.values), "yes" if model.member else "")
+            for model in front.models
+        ),
+    )
+
+
+@showing(_panel)
+class Front(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Models that differ in one setting and in the seed, and how they trade one number against another.
+
+    Args:
+        name: of the recipe.
+        over: the setting that differs, such as "weighting.rho".
+        data: what they were trained and measured on.
+        samples: how many samples were measured.
+        axes, descriptions: the numbers, all shares of which larger is better, in short and in words.
+        models: all of them, in the order of the settings.
+        hypervolume: what all models together dominate, from 0 on every axis.
+        by_seed: the same for the models of each seed.
+        correlation: Spearman's, between each two axes over all models; None where an axis does not vary.
+        complete: whether all models that were asked for are there.
+    """
+
+    name: str
+    over: str
+    data: str
+    samples: int
+    axes: tuple[str, ...]
+    descriptions: tuple[str, ...]
+    models: tuple[FrontModel, ...]
+    hypervolume: float
+    by_seed: dict[str, float]
+    correlation: tuple[tuple[Number, ...], ...]
+    complete: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        models: Sequence[FrontModel],
+        *,
+        name: str,
+        over: str,
+        data: str,
+        samples: int,
+        axes: Mapping[str, str],
+        complete: bool = True,
+    ) -> Front:
+        """Return the front of at least one model.
+
+        Args:
+            models: `member` is set here.
+            name, over, data, samples, complete: see the class.
+            axes: description by name of the axis, in the order of the models' values.
+        """
+        points = torch.tensor([model.values for model in models], dtype=torch.float64)
+        zero, seeds = [0.0] * len(axes), [model.seed for model in models]
+        members = pareto_front(points).tolist()
+        return cls(
+            name=name,
+            over=over,
+            data=data,
+            samples=samples,
+            axes=tuple(axes),
+            descriptions=tuple(axes.values()),
+            models=tuple(msgspec.structs.replace(m, member=flag) for m, flag in zip(models, members, strict=True)),
+            hypervolume=hypervolume(points, zero),
+            by_seed={
+                str(seed): hypervolume(points[[k for k, other in enumerate(seeds) if other == seed]], zero)
+                for seed in sorted(set(seeds))
+            },
+            correlation=rank_correlation(points),
+            complete=complete,
+        )
+
+
+def rank_correlation(points: Float[Tensor, "n m"]) -> tuple[tuple[Number, ...], ...]:
+    """Which numbers rise together over the points, and which trade against each other?
+
+    Spearman's correlation of each two columns, ties with their mean rank; None where a column does not vary.
+
+    Example:
+        >>> rank_correlation(torch.tensor([[0.9, 0.1], [0.8, 0.5], [0.7, 0.6]]))
+        ((1.0, -1.0), (-1.0, 1.0))
+    """
+    from scipy.stats import rankdata
+
+    ranks = rankdata(_finite(points).cpu().numpy(), axis=0)
+    ranks = ranks - ranks.mean(0)
+    sizes = np.sqrt((ranks**2).sum(0))
+    products = ranks.T @ ranks
+    return tuple(
+        tuple(
+            max(-1.0, min(1.0, float(products[i, j] / (sizes[i] * sizes[j])))) if sizes[i] * sizes[j] > 0 else None
+            for j in range(len(sizes))
+        )
+        for i in range(len(sizes))
+    )
 
 
 def pareto_front(points: Float[Tensor, "n m"], *, maximize: bool = True) -> Bool[Tensor, " n"]:

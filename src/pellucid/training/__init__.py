@@ -5,6 +5,7 @@ from ._events import Event, OnEvent
 from ._optimizers import OPTIMIZERS, SCHEDULES, SGD, Adam, Constant, Cosine, Exponential, OneCycle
 from ._recipe import OBJECTIVES, FinalTest, Recipe, find_recipe, shipped_recipes
 from ._run import Run
+from ._sweep import OnSweep, Sweep, sweep
 from ._trainer import train
 from ._weighting import (
     WEIGHTINGS,
@@ -38,14 +39,17 @@ __all__ = [
     "MinNormWeighting",
     "Mixture",
     "OnEvent",
+    "OnSweep",
     "OneCycle",
     "OrderRange",
     "ParetoWeighting",
     "Recipe",
     "Run",
     "Standard",
+    "Sweep",
     "UniformWeighting",
     "find_recipe",
     "shipped_recipes",
+    "sweep",
     "train",
 ]

@@ -170,6 +170,10 @@ def _check_keys(raw: Any, kind: inspect.Type, path: str) -> None:
     """Refuse unknown keys and kinds, naming the nearest valid one; values are left to msgspec."""
     if not isinstance(raw, dict):
         return
+    if isinstance(kind, inspect.DictType):
+        for key, value in raw.items():
+            _check_keys(value, kind.value_type, f"{path}{key}.")
+        return
     options = [kind] if isinstance(kind, inspect.StructType) else getattr(kind, "types", ())
     structs = [option for option in options if isinstance(option, inspect.StructType)]
     if not structs:
@@ -204,10 +208,12 @@ def _nearest(name: str, known: Mapping[str, Any]) -> str:
 def _worded(message: str, raw: dict[str, Any]) -> str:
     """Turn "Expected `float` > 0.0 - at `$.optimizer.lr`" into a sentence with the key and the value it had."""
     reason, _, place = message.partition(" - at `$")
-    keys = [key for key in place.rstrip("`").split(".") if key]
+    # Of a table of named tables msgspec tells no name, only "[...]".
+    keys = [key for key in place.rstrip("`").replace("[...]", "").split(".") if key]
     value: Any = raw
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     path = ".".join(keys)
     reason = reason[0].lower() + reason[1:]
+    value = None if "[...]" in place else value
     return f"{path} is {value!r}: {reason}" if path and value is not None else f"{path or 'the recipe'}: {reason}"
