@@ -137,8 +137,8 @@ def text_classifier(folder: Path, device: torch.device) -> Loaded:
 
 
 def _network(kind: str, folder: Path, device: torch.device) -> nn.Module:
-    transformers = library("transformers", "hf")
     check_weights(folder)
+    transformers = library("transformers", "hf")
 
     def make() -> nn.Module:
         network: nn.Module = getattr(transformers, kind).from_pretrained(
