@@ -8,6 +8,7 @@ from pellucid.core import Probe
 
 from ._accuracy import Accuracy
 from ._attack_attribution import AttackAttributions
+from ._attack_orders import AttackOrderings
 from ._bottleneck import Bottleneck
 from ._calibration import Calibration
 from ._concepts import Concepts
@@ -20,6 +21,7 @@ __all__ = [
     "PROBES",
     "Accuracy",
     "AttackAttributions",
+    "AttackOrderings",
     "Bottleneck",
     "Calibration",
     "Concepts",
@@ -38,5 +40,5 @@ PROBES: MappingProxyType[str, Probe] = _by_name(
 )
 """The probes of an audit by name, in the order it runs them."""
 
-MORE: MappingProxyType[str, Probe] = _by_name(AttackAttributions())
+MORE: MappingProxyType[str, Probe] = _by_name(AttackAttributions(), AttackOrderings())
 """Probes that an audit runs only where they are asked for by name."""
