@@ -153,6 +153,17 @@ CALLS: dict[str, Case] = {
         s.model, s.x[0], s.masker, settings=explain.BaselineSettings(steps=2, scale=torch.ones(1))
     ),
     "explain.explanations": lambda s: explain.explanations(s.model, s.x[:2], s.y[:2], s.masker, rng=s.rng),
+    "explain.attack_attribution": lambda s: explain.attack_attribution(
+        s.model, *_one_is_right(s), regions=2, utility=_quick_cost(), permutations=2, rng=s.rng
+    ),
+    "explain.AttackGame": lambda s: _attack_game(s)(torch.tensor([[True, False], [True, True]])),
+    "explain.coalition_interactions": lambda s: explain.coalition_interactions(s.game, [(0, 1)]),
+    "explain.perturbation_components": lambda s: explain.perturbation_components(
+        s.model, s.x[0], 0.1 * (s.x[1] - s.x[0]), 0, 1, contexts=4, rng=s.rng
+    ),
+    "explain.perturbation_game": lambda s: games.table(
+        explain.perturbation_game(s.model, s.x[0], s.x[1] - s.x[0], explain.LogitGap(0, 1), grid=2)
+    ),
     "explain.structure_test": lambda s: explain.structure_test(s.model, s.x[:2], s.y[:2], s.masker, rng=s.rng),
     "explain.gap_test": lambda s: explain.gap_test(s.model, (s.x[:2], s.y[:2]), (s.x, s.y), rng=s.rng),
     "explain.signed_order_curve": lambda s: explain.signed_order_curve(
@@ -169,6 +180,20 @@ PROBES: dict[str, Case] = {
     f"probe {name}": lambda s, probe=probe: probe(s.subject, 60_000, s.rng)
     for name, probe in (audits.PROBES | audits.MORE).items()
 }
+
+
+def _quick_cost() -> explain.MinimumCost:
+    return explain.MinimumCost("l2", steps=2, end_steps=4)
+
+
+def _one_is_right(scene: Scene) -> tuple[Tensor, Tensor]:
+    """One image with every label: the model is right once, whatever it answers."""
+    return scene.x[:1].expand(4, -1, -1, -1), torch.arange(4)
+
+
+def _attack_game(scene: Scene) -> explain.AttackGame:
+    regions = explain.attack_regions(12, 12, (1, 2))
+    return explain.AttackGame(scene.model, scene.x[0], 0, _quick_cost(), regions=regions, rng=scene.rng)
 
 
 def _audit(scene: Scene) -> None:
