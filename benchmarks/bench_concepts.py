@@ -4,8 +4,8 @@
 
 (a) The graph of an image of 3 x 4 cells on the Fashion-MNIST network, end to end, over bare forwards of the same
 masked images (at most 1.3); (b) the whole pruning path of a random game, of AND patterns and of an AND-OR split (at
-most 2 s for 12 players); (c) peak memory of a graph of a table beyond that table, in a process of its own, beside what the dense
-matrix of all pairs of coalitions takes that the authors' code builds (at most 100 MB for 14 players).
+most 2 s for 12 players); (c) peak memory of a graph of a table beyond that table, in a process of its own, beside what
+the dense matrix of all pairs of coalitions takes that the authors' code builds (at most 100 MB for 14 players).
 """
 
 from __future__ import annotations

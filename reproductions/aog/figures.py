@@ -101,14 +101,14 @@ def exact() -> str:
     rows = []
     for name, found in load("exact").items():
         if name == "learned":
-            for network in ("MLP-5", "ResMLP-5"):
-                for value in ("probability", "log odds"):
-                    rows.append(
-                        [f"learned by {network}", f"dividends of the {value}", "", interval(found[network][value])]
-                    )
+            rows += [
+                [f"learned by {network}", f"dividends of the {value}", "", interval(found[network][value])]
+                for network in ("MLP-5", "ResMLP-5")
+                for value in ("probability", "log odds")
+            ]
             continue
-        for method, numbers in found["means"].items():
-            rows.append([name, method, str(found["count"]), interval(numbers)])
+        means, count = found["means"], str(found["count"])
+        rows += [[name, method, count, interval(numbers)] for method, numbers in means.items()]
     return "\nKnown patterns, mean IoU:\n\n" + table(["functions", "method", "count", "IoU"], rows) if rows else ""
 
 
