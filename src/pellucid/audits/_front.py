@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from pellucid.core import Axis, Curve, Exhibit, Finding, Heatmap, Line, Measure, Provenance, Table, versions
-from pellucid.metrics import Front, FrontModel
+from pellucid.metrics import Front, FrontModel, hypervolume
 from pellucid.reports import Report, SubjectCard
 
 PROBE = "front"
@@ -36,7 +38,7 @@ def front_report(front: Front, subject: SubjectCard, *, command: str = "") -> Re
 def _finding(front: Front) -> Finding:
     members = [model for model in front.models if model.member]
     seeds = len(front.by_seed)
-    spread = "" if seeds < 2 else f"; per seed {min(front.by_seed.values()):.3f} to {max(front.by_seed.values()):.3f}"
+    spread = "" if seeds < 2 else f"; per seed {min(front.by_seed.values()):.3g} to {max(front.by_seed.values()):.3g}"
     return Finding(
         probe=PROBE,
         name=PROBE,
@@ -49,6 +51,7 @@ def _finding(front: Front) -> Finding:
             usual=f"share of all possible accuracies on {len(front.axes)} axes that some model reaches{spread}",
             better="higher",
         ),
+        measures=_areas(front),
         level="noted",
         reason="A trade-off is a choice, not a fault: which model of a front is best depends on what it is for.",
         provenance=Provenance(
@@ -61,6 +64,22 @@ def _finding(front: Front) -> Finding:
         exhibits=(*_scatters(front), _models(front), *_correlation(front), *_weights(front)),
         references=(PARETO,),
         cautions=_cautions(front),
+    )
+
+
+def _areas(front: Front) -> tuple[Measure, ...]:
+    """What the models reach on the first axis and one other: the volume on all axes is a product of many shares."""
+    points = torch.tensor([model.values for model in front.models], dtype=torch.float64)
+    return tuple(
+        Measure(
+            name=f"area[{axis}]",
+            label=f"area of {front.axes[0]} against {axis}",
+            value=100 * hypervolume(points[:, [0, place]], [0.0, 0.0]),
+            unit="%",
+            better="higher",
+        )
+        for place, axis in enumerate(front.axes)
+        if place
     )
 
 

@@ -122,8 +122,8 @@ def _show(found: Sweep, command: str) -> None:
         for model in front.models
     ]
     say(table((front.over, "seed", *front.axes, "not beaten"), rows))
-    seeds = "" if len(front.by_seed) < 2 else f"; by seed {', '.join(f'{v:.4f}' for v in front.by_seed.values())}"
-    say(f"\nhypervolume {front.hypervolume:.4f}{seeds}")
+    seeds = "" if len(front.by_seed) < 2 else f"; by seed {', '.join(f'{v:.3g}' for v in front.by_seed.values())}"
+    say(f"\nhypervolume {front.hypervolume:.3g}{seeds}")
     say(report.findings[0].answer)
     say(f"\nreport: {page}")
 

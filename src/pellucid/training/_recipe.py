@@ -13,7 +13,7 @@ from msgspec import Meta, inspect
 
 from pellucid.core import DataError, RecipeError, path_kind, read_setting, read_toml
 from pellucid.data import AnySource, Augment
-from pellucid.nn.models import AlexNetSettings, SmallCNNSettings, TextCNNSettings
+from pellucid.nn.models import AlexNetSettings, ResNetSettings, SmallCNNSettings, TextCNNSettings
 
 from ._attack import AttackSettings
 from ._optimizers import SGD, Adam, Constant, Cosine, Exponential, OneCycle
@@ -65,7 +65,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
     epochs: Annotated[int, Meta(ge=1)]
-    model: SmallCNNSettings | AlexNetSettings | TextCNNSettings
+    model: SmallCNNSettings | AlexNetSettings | ResNetSettings | TextCNNSettings
     data: AnySource
     batch_size: Annotated[int, Meta(ge=1)] = 128
     limit: Annotated[int, Meta(ge=1)] | None = None

@@ -28,6 +28,7 @@ from pellucid.core import (
     RunError,
     RunFolder,
     Stream,
+    evaluating,
     read_json,
     write_atomic,
     write_json,
@@ -239,7 +240,7 @@ def _check_fit(recipe: Recipe, model: nn.Module, data: Dataset, parallel: Parall
     if data.class_names and int(data.labels.max()) >= len(data.class_names):
         raise RecipeError(f"{data.name} has the label {int(data.labels.max())} but {len(data.class_names)} classes")
     try:
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():  # in train mode it would move the running statistics
             logits = model(unit(data.inputs[:2]))
     except RuntimeError as error:
         shape = tuple(data.inputs.shape[1:])

@@ -2,6 +2,7 @@
 
 from ._alexnet import AlexNet, AlexNetSettings
 from ._build import MODELS, build
+from ._resnet import ResNet, ResNetSettings
 from ._small_cnn import SmallCNN, SmallCNNSettings
 from ._text_cnn import TextCNN, TextCNNSettings
 
@@ -9,6 +10,8 @@ __all__ = [
     "MODELS",
     "AlexNet",
     "AlexNetSettings",
+    "ResNet",
+    "ResNetSettings",
     "SmallCNN",
     "SmallCNNSettings",
     "TextCNN",

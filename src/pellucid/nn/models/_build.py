@@ -11,11 +11,19 @@ from torch import nn
 from pellucid.core import ModelError
 
 from ._alexnet import AlexNetSettings
+from ._resnet import ResNetSettings
 from ._small_cnn import SmallCNNSettings
 from ._text_cnn import TextCNNSettings
 
-MODELS: Mapping[str, type[AlexNetSettings] | type[SmallCNNSettings] | type[TextCNNSettings]] = MappingProxyType(
-    {"alexnet-cifar": AlexNetSettings, "small-cnn": SmallCNNSettings, "text-cnn": TextCNNSettings}
+AnyNetwork = AlexNetSettings | ResNetSettings | SmallCNNSettings | TextCNNSettings
+
+MODELS: Mapping[str, type[AnyNetwork]] = MappingProxyType(
+    {
+        "alexnet-cifar": AlexNetSettings,
+        "resnet18-cifar": ResNetSettings,
+        "small-cnn": SmallCNNSettings,
+        "text-cnn": TextCNNSettings,
+    }
 )
 """Settings by kind; `MODELS[kind](...).build()` makes the network."""
 
