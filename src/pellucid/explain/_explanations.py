@@ -170,7 +170,7 @@ def cost_explanation(n_players: int, settings: ExplanationSettings) -> int:
 
 def explanations(
     model: Model,
-    x: Float[Tensor, "samples *input"],
+    x: Float[Tensor, "samples *input"] | Int[Tensor, "samples *input"],
     y: Int[Tensor, " samples"],
     masker: Masker | Sequence[Masker],
     *,
