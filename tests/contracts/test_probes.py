@@ -151,6 +151,10 @@ SUBJECTS = {
 def smaller(monkeypatch):
     """Fewer steps and cells, so that every probe meets every subject in seconds; the journeys use the real ones."""
     monkeypatch.setattr("pellucid.audits.probes._balls.STEPS", 6)
+    monkeypatch.setattr("pellucid.audits.probes._attack_attribution.STEPS", 3)
+    monkeypatch.setattr("pellucid.audits.probes._attack_attribution.END_STEPS", 8)
+    monkeypatch.setattr("pellucid.audits.probes._attack_attribution.PERMUTATIONS", 2)
+    monkeypatch.setattr("pellucid.audits.probes._attack_attribution.CONTEXTS", 4)
     monkeypatch.setattr("pellucid.audits.probes._balls.DRAWS", 6)
     monkeypatch.setattr("pellucid.audits.probes._robustness.DRAWS", 6)
     monkeypatch.setattr("pellucid.audits.probes._concepts.GRID", (2, 4))
