@@ -14,11 +14,13 @@ from ._events import (
     ProbeStep,
 )
 from ._explain import Explained, ExplainedSample, ExplanationFile, explain
+from ._explain_graph import ExplainedGraphs, GraphFile, GraphSample, explain_graph
 from ._front import front_report
+from ._graphs import graph_exhibit
 from ._plan import DEFAULT_BUDGET, DEFAULT_SAMPLES, Plan, plan, seconds_per_evaluation
 from ._requirements import MEASURES, Known, Requirement, Requirements, Settings, check_known
 from ._settings import ProbeSetting, changed_settings, settings_of, with_settings
-from .probes import MORE, PROBES, Explain
+from .probes import MORE, PROBES, Explain, ExplainGraph
 
 __all__ = [
     "DEFAULT_BUDGET",
@@ -28,9 +30,13 @@ __all__ = [
     "PROBES",
     "Event",
     "Explain",
+    "ExplainGraph",
     "Explained",
+    "ExplainedGraphs",
     "ExplainedSample",
     "ExplanationFile",
+    "GraphFile",
+    "GraphSample",
     "Known",
     "OnEvent",
     "Plan",
@@ -50,7 +56,9 @@ __all__ = [
     "check_known",
     "compare",
     "explain",
+    "explain_graph",
     "front_report",
+    "graph_exhibit",
     "judge",
     "plan",
     "seconds_per_evaluation",

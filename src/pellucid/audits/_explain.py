@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,7 +211,8 @@ def explain(
         >>> [len(numbers.values) for numbers in found.interactions.values()]
         [11, 11]
     """
-    kept = _Kept(how or Explain(), seed, None if out is None or not ranks.leads else Path(out) / FILE)
+    path = None if out is None or not ranks.leads else Path(out) / FILE
+    kept = Kept(how or Explain(), path, lambda told: _file(told, seed))
     report = audit(
         subject,
         budget=kept.need(subject, effort="full").wanted,
@@ -229,26 +230,36 @@ def explain(
     return Explained(report, kept.file)
 
 
-class _Kept:
-    """The probe, with a hand on its numbers: they are written before the findings are, so that a finding has them."""
+class Kept:
+    """A probe with a hand on its numbers: they are written before the findings are, so that a finding has them.
 
-    def __init__(self, probe: Explain, seed: int, path: Path | None) -> None:
-        self.probe, self.seed, self.path = probe, seed, path
-        self.name, self.question = probe.name, probe.question
-        self.file: ExplanationFile | None = None
+    Args:
+        probe: an `Explain` or an `ExplainGraph`.
+        path: where the numbers are written; None for nowhere.
+        file_of: makes the file of what the probe measured.
+    """
+
+    def __init__(self, probe: Any, path: Path | None, file_of: Callable[[Any], Any]) -> None:
+        self.probe, self.path, self.file_of = probe, path, file_of
+        self.name: str = probe.name
+        self.question: str = probe.question
+        self.file: Any = None
 
     def __repr__(self) -> str:
         return repr(self.probe)
 
     def need(self, subject: Subject, *, effort: Effort) -> Need:
-        return self.probe.need(subject, effort=effort)
+        """Return what the probe needs."""
+        need: Need = self.probe.need(subject, effort=effort)
+        return need
 
     def __call__(self, subject: Subject, budget: int, rng: Stream, *, work: Work = ALONE) -> list[Finding]:
         told = self.probe.measured(subject, rng, work=work)
-        self.file = _file(told, self.seed)
+        self.file = self.file_of(told)
         if self.path is not None:
             write_json(self.path, self.file)
-        return self.probe.findings(told, rng)
+        findings: list[Finding] = self.probe.findings(told, rng)
+        return findings
 
 
 def _file(told: Told, seed: int) -> ExplanationFile:

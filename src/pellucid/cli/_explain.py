@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from ._console import bars, say, table
+from ._graphs import GraphOptions, Graphs, export, show_graphs
 from ._subject import (
     DataArgument,
     Drawing,
@@ -23,7 +24,7 @@ from ._subject import (
 )
 
 if TYPE_CHECKING:
-    from pellucid.audits import Explain, Explained, ExplainedSample
+    from pellucid.audits import Explain, Explained, ExplainedSample, ExplainGraph
 
 SHOWN, TOP = 3, 5
 
@@ -50,18 +51,21 @@ def explain(
     plan: bool = False,
     parquet: bool = False,
     shard: str = "",
+    graphs: GraphOptions = Graphs(),  # noqa: B008 - frozen
     reading: ReadingOptions = Reading(),  # noqa: B008 - frozen
 ) -> int:
     """Explain answers: which parts of the inputs made them, alone and together.
 
     Prints the plan, explains each sample exactly or with standard errors, prints the strongest numbers and says where
-    the report is. All numbers are in explanation.json beside it.
+    the report is. All numbers are in explanation.json beside it. With --graph, each score is explained by the few
+    combinations of parts that make it, drawn as a graph; the numbers are in graph.json.
 
     Args:
         model: Which model.
         data: Which data.
         reading: How to read the model.
-        players: Who plays: grid:4, grid:3x4 or segments:12 for images, features or groups for tables.
+        graphs: How to explain by graphs.
+        players: Who plays: grid:4, grid:3x4 or segments:12 for images, features or groups for tables, words for texts.
         index: What is measured: SII, SV, BV, BII, CHII, Co-Moebius, Moebius (or harsanyi), STII, FSII, FBII or k-SII.
         order: Most players of an interaction; 2 if not given, 1 for values, all for harsanyi up to 12 players.
         value: The score: log_odds, log_probability, logit, margin, others, probability or output.
@@ -85,6 +89,7 @@ def explain(
     from ._out import output_folder, say_if_new
     from ._shares import STORED, finish_shard, folder_name, own_card, said, sharing
 
+    kinds = _checked(graphs, index=index, order=order, permutations=permutations, parquet=parquet)
     how = audits.Explain(
         players=players,
         value=value,
@@ -107,36 +112,86 @@ def explain(
             say_if_new(folder, "a new explanation")
         reading = own_card(reading, ranks)
         subject = make_subject(model, data, reading, drawing)
-        made = audits.plan(subject, budget=how.need(subject, effort="full").wanted, probes=how)
+        probe = how if not graphs.graph else _graph_probe(how, graphs, data, reading, drawing)
+        made = audits.plan(subject, budget=probe.need(subject, effort="full").wanted, probes=probe)
         _show_plan(subject, made)
         if folder is None:
             return 0
+        command = _command(model, data, how, graphs, reading, drawing)
         try:
             with bars() as advance:
-                found = audits.explain(
-                    subject,
-                    how,
-                    seed=seed,
-                    on_event=watching(ranks, advance),
-                    out=folder,
-                    resume=resume,
-                    command=_command(model, data, how, reading, drawing),
-                    ranks=ranks,
-                    stored=STORED.get(),
+                watched: dict[str, Any] = {
+                    "seed": seed,
+                    "on_event": watching(ranks, advance),
+                    "out": folder,
+                    "resume": resume,
+                    "command": command,
+                    "ranks": ranks,
+                    "stored": STORED.get(),
+                }
+                found = (
+                    audits.explain(subject, probe, **watched)
+                    if isinstance(probe, audits.Explain)
+                    else audits.explain_graph(subject, probe, **watched)
                 )
         except KeyboardInterrupt:
             said(f"interrupted; --resume continues what is in {folder}", ranks)
             return 130
-        if parquet and found.file is not None and ranks.leads:
-            found.save_table(folder / "explanation.parquet")
-        _show(found)
+        if isinstance(found, audits.ExplainedGraphs):
+            show_graphs(found)
+            if ranks.leads and not shard:
+                export(found, folder, kinds)
+        else:
+            if parquet and found.file is not None and ranks.leads:
+                found.save_table(folder / "explanation.parquet")
+            _show(found)
         if shard:
             say(finish_shard(folder, ranks))
         say(f"\nreport: {folder / 'index.html'}")
         return 1 if found.report.failed else 0
 
 
-def _command(model: str, data: str, how: Explain, reading: Reading, drawing: Drawing) -> str:
+def _checked(graphs: Graphs, *, index: str, order: int | None, permutations: int, parquet: bool) -> tuple[str, ...]:
+    """Return the kinds of files to export; raise where options of graphs and of indices meet."""
+    from pellucid.core import DataError
+
+    if not graphs.graph:
+        if changed := graphs.changed():
+            raise DataError(f"{next(iter(changed))} goes with --graph; add --graph")
+        return ()
+    others = {"--index": index != "SII", "--order": order is not None, "--permutations": permutations != 100}
+    for flag, given in (others | {"--parquet": parquet}).items():
+        if given:
+            raise DataError(f"{flag} does not go with --graph: a graph has no index; leave one of the two out")
+    return graphs.kinds()
+
+
+def _graph_probe(how: Explain, graphs: Graphs, data: str, reading: Reading, drawing: Drawing) -> ExplainGraph:
+    from pellucid import audits
+    from pellucid.core import DataError
+
+    if graphs.logic not in ("and", "and-or"):
+        raise DataError(f"--logic takes and, or and-or, got {graphs.logic!r}")
+    against = None
+    if graphs.against:
+        against = make_subject(graphs.against, data, Reading(device=reading.device), drawing)
+    return audits.ExplainGraph(
+        players=how.players,
+        value=how.value,
+        of=how.of,
+        fill=how.fill,
+        logic="and" if graphs.logic == "and" else "and-or",
+        learn_baseline=graphs.learn_baseline,
+        explained=graphs.explained,
+        max_patterns=graphs.max_patterns,
+        samples=how.samples,
+        ids=how.ids,
+        against=against,
+        attack=graphs.attack,
+    )
+
+
+def _command(model: str, data: str, how: Explain, graphs: Graphs, reading: Reading, drawing: Drawing) -> str:
     """Return the command that makes the same report again."""
     words = ["pellucid explain", *(shlex.quote(portable(spec)) for spec in (model, data))]
     usual = type(how)()
@@ -146,6 +201,7 @@ def _command(model: str, data: str, how: Explain, reading: Reading, drawing: Dra
         if getattr(how, name) != getattr(usual, name)
     ]
     words += [f"--id {name}" for name in how.ids] or [f"--samples {how.samples}"]
+    words += graphs.words()
     return " ".join([*words, *options_text(reading, replace(drawing, samples=Drawing().samples))])
 
 

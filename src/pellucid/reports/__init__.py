@@ -1,6 +1,7 @@
 """Reports: what an audit found, as typed data, as JSON, and as one self-contained page."""
 
 from ._check import Check, Result, junit, markdown, measured
+from ._graph_files import load_graph, save_graph
 from ._html import write_html
 from ._report import (
     SCHEMA_VERSION,
@@ -29,7 +30,9 @@ __all__ = [
     "json_schema",
     "junit",
     "load",
+    "load_graph",
     "markdown",
     "measured",
+    "save_graph",
     "write_html",
 ]

@@ -206,17 +206,17 @@ class _Pen:
 
     def option(self, placed: Placed, first: bool) -> str:
         """Return a node that can be reached by the keyboard."""
-        node, sign = placed.node, _sign(placed.node)
+        node, own = placed.node, sign(placed.node)
         players = " ".join(str(p) for p in node.players) if node.kind != "root" else ""
         return (
-            f'<g class="node {node.kind} {sign_of(sign)}" role="option" aria-selected="false" '
+            f'<g class="node {node.kind} {sign_of(own)}" role="option" aria-selected="false" '
             f'tabindex="{0 if first else -1}" data-node="{placed.index}" data-players="{players}" '
             f'aria-label="{escape(said(self.graph, node))}">{self.node(placed)}</g>'
         )
 
     def node(self, placed: Placed) -> str:
         """Return the box, the small drawing and the text of a node."""
-        node, tint = placed.node, shade(_sign(placed.node), placed.share)
+        node, tint = placed.node, shade(sign(placed.node), placed.share)
         if is_noise(node):
             tint = "unsure"
         elif node.kind not in ("pattern", "or"):
@@ -261,7 +261,7 @@ class _Pen:
                 inside = f'<g clip-path="url(#{self.prefix}-c{placed.index})">{inside}</g>'
             return f'<svg {place} viewBox="{view}" preserveAspectRatio="none">{inside}</svg>'
         height, width = picture.pixels.shape[:2]
-        lit = self.paint("lit-part", Look(fill={1: FOR, -1: AGAINST, 0: MUTED}[_sign(placed.node)]))
+        lit = self.paint("lit-part", Look(fill={1: FOR, -1: AGAINST, 0: MUTED}[sign(placed.node)]))
         back = self.paint("plate", Look(fill="#ffffff", stroke="#c9c6be", width=0.5))
         cells = "".join(f'<use {lit} href="#{self.prefix}-p{p}"/>' for p in placed.node.players if p < len(self.boxes))
         return (
@@ -270,7 +270,8 @@ class _Pen:
         )
 
 
-def _sign(node: Node) -> int:
+def sign(node: Node) -> int:
+    """Return the sign of a pattern's effect; 0 for other nodes."""
     weight = node.weight or 0.0
     return 0 if node.kind in ("root", "coalition", "player") else (weight > 0) - (weight < 0)
 

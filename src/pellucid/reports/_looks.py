@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-INK, MUTED, LINE, CARD, SUNK, ACCENT = "#1d2126", "#5c636d", "#c9c6be", "#ffffff", "#f1f0ec", "#155e8a"
+INK, MUTED, LINE_COLOR, CARD, SUNK, ACCENT = "#1d2126", "#5c636d", "#c9c6be", "#ffffff", "#f1f0ec", "#155e8a"
 FOR, AGAINST, ZERO = "#0b5a8c", "#b4451a", "#f7f8f8"
 SHADES = 20
 WIDEST = 3.5
@@ -59,7 +59,9 @@ def box_look(kind: str, tint: str) -> Look:
     if tint[0] in "ab" and tint[1:].isdecimal():
         color = FOR if tint[0] == "a" else AGAINST
         return Look(mixed(color, int(tint[1:]) / SHADES), color, 1.25, (4.0, 2.0) if tint[0] == "b" else ())
-    return Look(CARD if kind == "player" else SUNK, ACCENT if kind == "root" else LINE, 1.5 if kind == "root" else 1.0)
+    return Look(
+        CARD if kind == "player" else SUNK, ACCENT if kind == "root" else LINE_COLOR, 1.5 if kind == "root" else 1.0
+    )
 
 
 def faintest(links: int) -> float:

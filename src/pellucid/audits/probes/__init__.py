@@ -14,6 +14,7 @@ from ._calibration import Calibration
 from ._concepts import Concepts
 from ._diversity import FeatureDiversity
 from ._explain import Explain
+from ._explain_graph import ExplainGraph
 from ._robustness import Robustness
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Calibration",
     "Concepts",
     "Explain",
+    "ExplainGraph",
     "FeatureDiversity",
     "Robustness",
 ]

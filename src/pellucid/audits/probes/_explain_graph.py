@@ -1,0 +1,248 @@
+"""Which few combinations of parts made this answer? The And-Or graph of some samples as a probe."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import final
+
+from torch import Tensor
+
+from pellucid.attacks import BALLS, PGD
+from pellucid.core import (
+    ALONE,
+    BudgetError,
+    DataError,
+    Effort,
+    Finding,
+    Masker,
+    Need,
+    Stream,
+    Subject,
+    Work,
+)
+from pellucid.explain import (
+    AndOrGraph,
+    BaselineSettings,
+    Logic,
+    and_or_graphs,
+    cost_and_or_graph,
+)
+from pellucid.games import VALUES, ClassScore
+from pellucid.metrics import attacked
+
+from .._batches import kept
+from .._cast import Cast, fill_in_words
+from .._players import is_image, spread
+from ._explain import Explain
+from ._explain_graph_findings import ToldGraphs, sample_finding, summary_finding
+
+MOST_PLAYERS = 16
+MOST_FINDINGS = 24
+STEPS = 50
+"""Steps of learning a baseline."""
+
+
+@final
+@dataclass(frozen=True)
+class ExplainGraph:
+    """Explain a score by the few combinations of parts that make it: exact AND, or AND and OR patterns, as a graph.
+
+    Args:
+        players: who plays, at most 16; see `Explain`.
+        value: what is explained, one of `games.VALUES`.
+        of: whose score: "predicted", "label", a class's name, or its number.
+        fill: what an absent player shows: "mean" of the usual inputs, "zero", or for images "blur".
+        logic: "and", or "and-or" to split effects into AND and OR patterns.
+        learn_baseline: learn what absent players show, near the fill, so that patterns become fewer and weaker.
+        explained: share of variance over all masked versions that the kept patterns are to explain.
+        max_patterns: most patterns to keep.
+        samples: how many samples, drawn evenly from the classes.
+        ids: the samples with these ids instead.
+        against: another model on the same samples, whose patterns are compared.
+        attack: an attack on the inputs, such as "linf:8/255", whose patterns are compared.
+    """
+
+    players: str = "auto"
+    value: str = "log_odds"
+    of: str | int = "predicted"
+    fill: str = "mean"
+    logic: Logic = "and"
+    learn_baseline: bool = False
+    explained: float = 0.95
+    max_patterns: int = 80
+    samples: int = 8
+    ids: tuple[int, ...] = ()
+    against: Subject | None = field(default=None, repr=False)
+    attack: str = ""
+    name: str = "graph"
+    question: str = "Which few combinations of parts made the answers?"
+
+    def need(self, subject: Subject, *, effort: Effort) -> Need:
+        """Exactly what the settings cost, at most: learning a baseline may be cheaper.
+
+        Raises:
+            DataError, BudgetError: settings that do not fit the subject.
+        """
+        part, _, counts = self.prepared(subject)
+        cost = sum(cost_and_or_graph(n) + (2**n * (3 * STEPS + 2) if self.learn_baseline else 0) for n in counts)
+        if self.against is not None or self.attack:
+            cost *= 2
+        if self.attack:
+            cost += len(part) * self._attack(part).cost
+        cost += len(part) if self.of == "predicted" else 0
+        return Need(cost, cost, memory=2 ** max(counts) * 8 * 16 + 2**22)
+
+    def __call__(self, subject: Subject, budget: int, rng: Stream, *, work: Work = ALONE) -> list[Finding]:
+        """Answer in one finding over all samples, and in one for each."""
+        return self.findings(self.measured(subject, rng, work=work), rng)
+
+    def prepared(self, subject: Subject) -> tuple[Subject, list[Masker], list[int]]:
+        """Return the samples to explain, their maskers and their numbers of players, all checked.
+
+        :meta private:
+        """
+        part, maskers, counts = self._how().prepared(subject)
+        if not 0 < self.explained <= 1 or self.max_patterns < 1:
+            raise DataError(
+                f"explained must lie in (0, 1] and max-patterns be at least 1, got {self.explained} and "
+                f"{self.max_patterns}"
+            )
+        if self.logic not in ("and", "and-or"):
+            raise DataError(f'logic must be "and" or "and-or", got {self.logic!r}')
+        most = max(counts)
+        if most > MOST_PLAYERS:
+            raise BudgetError(
+                f"a graph of {most} players would take 2**{most} = {2**most:,} evaluations per sample; use at most "
+                f"{MOST_PLAYERS}, such as --players {_fewer(subject)}"
+            )
+        if self.learn_baseline and not (subject.differentiable and part.inputs.is_floating_point()):
+            raise DataError(f"a baseline is learned through gradients, and {subject.name} gives none to its inputs")
+        if self.attack:
+            self._attack(part)
+        if self.against is not None and self.against.inputs.shape[1:] != subject.inputs.shape[1:]:
+            raise DataError(f"{self.against.name} takes other inputs than {subject.name}; compare models of one input")
+        return part, maskers, counts
+
+    def measured(self, subject: Subject, rng: Stream, *, work: Work = ALONE) -> ToldGraphs:
+        """Return the graphs, before they are put into words.
+
+        :meta private:
+        """
+        part, maskers, _ = self.prepared(subject)
+        how = self._how()
+        classes = how.classes(part)
+        cast = Cast.parse(self.players, part)
+        beside, inputs, second = self._second(part, classes, rng)
+        halves = (work.part(0, 0.5), work.part(0.5, 1)) if second else (work, work)
+        graphs = self._graphs(part, part.inputs, classes, maskers, rng, halves[0])
+        others: tuple[AndOrGraph, ...] = ()
+        if second:
+            keyed = replace(halves[1], key=f"{halves[1].key}|{second}")
+            others = self._graphs(beside, inputs, classes, maskers, rng, keyed)
+        players = [masker(x) for masker, x in zip(maskers, part.inputs, strict=True)]
+        names = [cast.names(part, cut) for cut in players]
+        score = VALUES[self.value](0)
+        return ToldGraphs(
+            subject=part,
+            classes=classes,
+            graphs=_with_names(graphs, names),
+            others=_with_names(others, names),
+            other_inputs=inputs if self.attack else None,
+            second=second,
+            players=tuple(players),
+            noun=cast.noun,
+            unit=part.number or (score.name if isinstance(score, ClassScore) else self.value.replace("_", " ")),
+            predicted=self.of == "predicted",
+            explained=self.explained,
+            max_patterns=self.max_patterns,
+            settings={
+                "players": cast.in_words(players[0]),
+                "absent players": fill_in_words(part, self.fill) + (", then learned" if self.learn_baseline else ""),
+                "value": self.value.replace("_", " "),
+                "class": str(self.of),
+                "logic": self.logic,
+                "explained variance": self.explained,
+                "most patterns": self.max_patterns,
+                "pruning": "greedy, window 20",
+                **({"compared with": second} if second else {}),
+            },
+        )
+
+    def findings(self, told: ToldGraphs, rng: Stream) -> list[Finding]:
+        """Put the graphs into words and pictures.
+
+        :meta private:
+        """
+        shown = range(min(MOST_FINDINGS, len(told.graphs)))
+        return [summary_finding(told, rng.child("summary")), *(sample_finding(told, k) for k in shown)]
+
+    def _how(self) -> Explain:
+        return Explain(
+            players=self.players, value=self.value, of=self.of, fill=self.fill, samples=self.samples, ids=self.ids
+        )
+
+    def _graphs(
+        self, part: Subject, inputs: Tensor, classes: Tensor, maskers: list[Masker], rng: Stream, work: Work
+    ) -> tuple[AndOrGraph, ...]:
+        return and_or_graphs(
+            part.model,
+            inputs,
+            classes,
+            maskers,
+            value=VALUES[self.value],
+            logic=self.logic,
+            learn_baseline=_baseline_settings(part) if self.learn_baseline else None,
+            explained=self.explained,
+            max_patterns=self.max_patterns,
+            rng=rng.child("graph").at(part.ids),
+            work=work,
+        )
+
+    def _second(self, part: Subject, classes: Tensor, rng: Stream) -> tuple[Subject, Tensor, str]:
+        """Return what the graphs are compared with: a model, inputs for it, and both in words; empty if nothing."""
+        if self.against is not None and self.attack:
+            raise DataError("compare with another model or with attacked inputs, not with both at once")
+        if self.against is not None:
+            return self.against, part.inputs, self.against.name
+        if not self.attack:
+            return part, part.inputs, ""
+        found = attacked(
+            part.model,
+            part.inputs,
+            classes,
+            self._attack(part),
+            rng=rng.child("attack").at(part.ids),
+            batch_size=kept(part),
+        )
+        return part, found.inputs.to(part.inputs), f"the same inputs attacked by {self.attack}"
+
+    def _attack(self, part: Subject) -> PGD:
+        match = re.fullmatch(r"(linf|l2):(\d*\.?\d+)(?:/(\d*\.?\d+))?", self.attack)
+        if not match or not float(match[3] or 1):
+            raise DataError(f"attack must be a norm and a radius, such as linf:8/255 or l2:0.5, got {self.attack!r}")
+        if not part.differentiable or part.modality == "text":
+            raise DataError(f"an attack needs gradients, and {part.name} gives none to its inputs")
+        radius = float(match[2]) / float(match[3] or 1)
+        scale = None if is_image(part) else spread(part).to(part.inputs)
+        return PGD(BALLS[match[1]](radius, bounds=part.bounds, scale=scale))
+
+
+def _baseline_settings(part: Subject) -> BaselineSettings:
+    scale = spread(part) if part.inputs.ndim == 2 else part.usual.double().std(0)
+    return BaselineSettings(steps=STEPS, scale=scale.to(part.inputs), bounds=part.bounds)
+
+
+def _with_names(graphs: tuple[AndOrGraph, ...], names: list[tuple[str, ...]]) -> tuple[AndOrGraph, ...]:
+    return tuple(replace(g, names=_short(own, g.grid)) for g, own in zip(graphs, names, strict=False))
+
+
+def _short(names: tuple[str, ...], grid: tuple[int, int] | None) -> tuple[str, ...]:
+    """Return the names of players in little room: cells are r1c2."""
+    return names if grid is None else tuple(f"r{p // grid[1] + 1}c{p % grid[1] + 1}" for p in range(len(names)))
+
+
+def _fewer(subject: Subject) -> str:
+    if is_image(subject):
+        return "grid:3x4"
+    return "words:10" if subject.modality == "text" else "groups, with at most 16 groups of columns"
