@@ -7,6 +7,7 @@ a file beside it, which the test sees. `opens` marks what only looks bad and mus
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import math
@@ -408,6 +409,55 @@ def _card(folder: Path) -> Path:
     card["sha256"] = __import__("hashlib").sha256(WEIGHTS).hexdigest()
     return trained(folder, json.dumps(card).encode())
 
+
+TEXT_CARD = b"""{"name": "t", "architecture": {"kind": "text-cnn", "length": 8}, "parameters": 1, "task": "t",
+ "class_names": ["a", "b"], "bounds": null, "input_shape": [8], "data": "", "license": "", "recipe": "", "command": "",
+ "hardware": "", "date": "", "seed": 0, "minutes": 0, "figures": [], "sha256": "SHA", "tokenizer_sha256": "00"}"""
+
+
+def of_texts(tokenizer: bytes) -> Make:
+    """A training on texts with this tokenizer."""
+
+    def make(folder: Path) -> Path:
+        from pellucid.core import write_tensors
+        from pellucid.nn.models import build
+
+        write_tensors(folder / "w.safetensors", build("text-cnn", {"length": 8}).state_dict())
+        weights = (folder / "w.safetensors").read_bytes()
+        (folder / "tokenizer.json").write_bytes(tokenizer)
+        return trained(folder, TEXT_CARD.replace(b"SHA", hashlib.sha256(weights).hexdigest().encode()), weights)
+
+    return make
+
+
+case("model", "tokenizer-is-cut", says="tokenizer")(of_texts(b'{"version": "1.0", "truncation": nul'))
+case("model", "tokenizer-is-deep", says="tokenizer")(of_texts(b"[" * 300_000))
+case("model", "tokenizer-is-noise", says="tokenizer")(of_texts(bytes(range(256)) * 9))
+case("model", "tokenizer-of-another-model", says="tokenizer")(
+    of_texts(b'{"version": "1.0", "model": {"type": "WordLevel", "vocab": {"[PAD]": 0}, "unk_token": "[PAD]"}}')
+)
+
+
+@case("model", "hf-text-pickle", says="safetensors")
+def _text_pickle(folder: Path) -> Path:
+    (folder / "config.json").write_text('{"architectures": ["BertForSequenceClassification"]}')
+    (folder / "tokenizer.json").write_text(
+        '{"version": "1.0", "model": {"type": "WordLevel", "vocab": {"[PAD]": 0}, "unk_token": "[PAD]"}}'
+    )
+    (folder / "model.safetensors").write_bytes(pickle.dumps(gadgets(folder)["system"]))
+    return Path(f"hf:{folder}")
+
+
+# -- data: texts --------------------------------------------------------------------------------------------------
+
+file("data", "text-empty", "d.txt", b"", says="empty")
+file("data", "text-not-utf8", "d.txt", b"fine\n" * 9999 + b"\xff\xfe", says="UTF-8")
+file("data", "text-long-line", "d.txt", b"a" * 10_000_000, says="letters")
+file("data", "text-one-class", "d.csv", b"text,label\na,x\nb,x\n", says="one class")
+file("data", "text-long-cell", "d.csv", b"text,label\n" + b"a" * 10_000_000 + b",x\n", says="damaged CSV")
+file("data", "json-lines-deep", "d.jsonl", b'{"text": ' + b"[" * 100_000 + b"\n", says="line 1 is no JSON")
+file("data", "json-lines-cut", "d.jsonl", b'{"text": "a", "label": 0}\n{"text": "b"', says="line 2 is no JSON")
+file("data", "json-lines-list", "d.jsonl", b"[1, 2]\n", says="one JSON object")
 
 # -- data: arrays -------------------------------------------------------------------------------------------------
 
