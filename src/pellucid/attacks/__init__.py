@@ -1,6 +1,7 @@
 """Distortions that make a model err: spaces say what is allowed, attacks search in them."""
 
 from ._apgd import APGD
+from ._auto_attack import AutoAttack
 from ._balls import BALLS, L2, Linf
 from ._chain import Chain
 from ._ensemble import Ensemble, standard_ensemble
@@ -24,6 +25,7 @@ __all__ = [
     "LOSSES",
     "PGD",
     "SPACES",
+    "AutoAttack",
     "Chain",
     "Controlled",
     "Ensemble",

@@ -185,11 +185,7 @@ class Candidates:
         (grad,) = torch.autograd.grad(loss.sum(), params)
         self.evaluations += len(self.x)
         peak = grad.flatten(1).abs().amax(1)
-        self._mark(~peak.isfinite())
-        if self._rows is None:
-            self.zero_gradients += peak == 0
-        else:
-            self.zero_gradients[self._rows] += peak == 0
+        self.note(~peak.isfinite(), peak == 0)
         self.keep(params.detach(), success, rank.detach(), close, trace=trace)
         return loss.detach(), grad
 
@@ -202,6 +198,14 @@ class Candidates:
     def _measure(self, params: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         success, loss, close = self.judge(logits)
         return success, (loss if self.penalty is None else loss - self.penalty(params)), close
+
+    def note(self, broken: Bool[Tensor, " b"], zero: Bool[Tensor, " b"]) -> None:
+        """Count where a gradient is broken or exactly zero."""
+        self._mark(broken)
+        if self._rows is None:
+            self.zero_gradients += zero
+        else:
+            self.zero_gradients[self._rows] += zero
 
     def _mark(self, broken: Tensor) -> None:
         if self._rows is None:

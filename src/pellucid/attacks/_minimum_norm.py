@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pellucid.core import Model, ModelError, Perturbed, Stream
+from pellucid.core import Model, ModelError, Perturbed, Stream, logit
 
 from ._balls import L2, Bounds, Linf, _room
-from ._candidates import Candidates, attackable, borrowed, classes
+from ._candidates import Candidates, attackable, borrowed
 from ._losses import margin_loss
 
 _CLOSER = 0.02  # how far beside the interpolated boundary the ray is tried, as a share of the bracket
@@ -61,8 +61,9 @@ class MinimumNorm:
         steps: gradient steps of one search.
         bounds: least and greatest legal input value, None for unbounded features.
         scale: how far each element of one input usually spreads, broadcastable to one input; norms are in its units.
-        restarts: independent searches; later ones start at random distortions as long as the best so far.
-        refine: forward passes that shorten the best distortion along its own ray.
+        restarts: searches. The first climbs to the nearest boundary; each later one to that of one wrong class,
+            likeliest first. With a target, or out of classes, they start at random distortions instead.
+        refine: forward passes after each search that shorten the best distortion along its own ray.
 
     Raises:
         ValueError: a setting is out of range.
@@ -96,7 +97,7 @@ class MinimumNorm:
     @property
     def cost(self) -> int:
         """Evaluations per sample, a gradient counted as two."""
-        return 2 + self.restarts * (2 * self.steps + 1) + self.refine
+        return 2 + self.restarts * (2 * self.steps + 1 + self.refine)
 
     def __call__(
         self,
@@ -128,44 +129,34 @@ class MinimumNorm:
         """
         with borrowed(model):
             x, y = attackable(x, y)
-            target = None if target is None else classes("target", target, x)
-            walk = _Walk(self, model, x, (y, target), rng, mask)
-            walk.look(walk.zeros)
-            for restart in range(self.restarts):
-                walk.search(walk.begin(start) if restart == 0 else walk.drawn(rng.child("restart", restart)))
-            walk.shorten()
+            box = Linf(0.0, bounds=self.bounds, scale=self.scale)
+            walk = _Walk(self, Candidates(model, box, margin_loss, x, y, rng, target=target), mask)
+            others = walk.others()
+            walk.search(walk.begin(start))
+            for restart in range(1, self.restarts):
+                if restart <= len(others):
+                    walk.search(walk.zeros, others[restart - 1])
+                else:
+                    walk.search(walk.drawn(rng.child("restart", restart)))
             return walk.result()
 
 
 class _Walk:
     """One batch on its way: distortions in units of the scale, each sample's best so far."""
 
-    def __init__(
-        self,
-        how: MinimumNorm,
-        model: Model,
-        x: Tensor,
-        goal: tuple[Tensor, Tensor | None],
-        rng: Stream,
-        mask: Tensor | None,
-    ) -> None:
-        self.how, self.model, self.x, self.rng = how, model, x, rng
-        self.y, self.target = goal
-        self.box = Linf(0.0, bounds=how.bounds, scale=how.scale)
-        self.zeros = self.box.zeros(x)
+    def __init__(self, how: MinimumNorm, asked: Candidates, mask: Tensor | None) -> None:
+        self.how, self.asked, self.x = how, asked, asked.x
+        self.zeros = asked.space.zeros(self.x)
         free = _mask(mask, self.zeros)
         self.units: Tensor | None = None
         if how.scale is not None:
-            self.units = how.scale.to(self.zeros).expand(x.shape[1:])
+            self.units = how.scale.to(self.zeros).expand(self.x.shape[1:])
             free = (free if free is not None else torch.ones_like(self.zeros)) * (self.units > 0)
         self.free = free
         self.low, self.high = self._room()
         self.widest = self.size(torch.maximum(-self.low, self.high)) if how.bounds is not None else None
-        self.evaluations = 0
-        self.zero_gradients = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.best = self.far = self.zeros
-        self.norm = self.zeros.new_full((len(x),), math.inf)
+        self.norm = self.zeros.new_full((len(self.x),), math.inf)
         self.loss = self.highest = self.norm.neg()
         self.clean = self.loss
 
@@ -194,23 +185,15 @@ class _Walk:
 
     def render(self, delta: Tensor) -> Tensor:
         """Return the distorted inputs."""
-        return self.box.render(self.x, delta if self.units is None else delta * self.units)
+        return self.asked.space.render(self.x, delta if self.units is None else delta * self.units)
 
     def _answer(self, delta: Tensor) -> tuple[Tensor, Tensor]:
         """Return whether the model is fooled at `delta` and by how much; one evaluation per sample."""
-        logits = self.model(self.render(delta))
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(self.x) or logits.shape[1] < 2:
-            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ModelError(f"the model must return logits of shape ({len(self.x)}, K) with K >= 2, got {shape}")
-        if not logits.is_floating_point():
-            raise ModelError(f"the model must return floating point logits, got {logits.dtype}")
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        self.evaluations += len(self.x)
-        self.broken = self.broken | ~logits.detach().isfinite().all(1)
-        answer = logits.detach().argmax(1)
-        if self.target is None:
-            return answer != self.y, margin_loss(logits, self.y).to(self.zeros.dtype)
-        return answer == self.target, -margin_loss(logits, self.target).to(self.zeros.dtype)
+        return self._judged(self.asked.answer(self.render(delta)))
+
+    def _judged(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        success, loss, _ = self.asked.judge(logits)
+        return success, loss.to(self.zeros.dtype)
 
     def _keep(self, delta: Tensor, fooled: Tensor, loss: Tensor) -> Tensor:
         """Note `delta` where it is the smallest that fools, or the nearest to fooling; return its size."""
@@ -228,8 +211,16 @@ class _Walk:
         with torch.no_grad():
             fooled, loss = self._answer(delta)
             self._keep(delta, fooled, loss)
-        if delta is self.zeros:
-            self.clean = loss
+
+    def others(self) -> tuple[Tensor, ...]:
+        """Measure the undistorted input; return the wrong classes in order, likeliest first, if none is the target."""
+        with torch.no_grad():
+            logits = self.asked.answer(self.render(self.zeros))
+            fooled, self.clean = self._judged(logits)
+            self._keep(self.zeros, fooled, self.clean)
+            if self.asked.target is not None:
+                return ()
+            return logits.scatter(1, self.asked.y[:, None], -torch.inf).argsort(1, descending=True)[:, :-1].unbind(1)
 
     # -- the search ------------------------------------------------------------------------------------------------
 
@@ -254,45 +245,53 @@ class _Walk:
         length = torch.where(self.norm.isfinite(), self.norm, rest)
         return self._inside(delta * _rows(_ratio(length, self.size(delta)), delta))
 
-    def search(self, delta: Tensor) -> None:
-        """Walk from `delta`: into the gradient by a share of the radius, back into the ball; the radius adapts."""
+    def search(self, delta: Tensor, goal: Tensor | None = None) -> None:
+        """Walk from `delta`: into the gradient by a share of the radius, back into the ball; the radius adapts.
+
+        The gradient is that of the margin, or of the lead of the class `goal` on the true one.
+        """
         steps = self.how.steps
-        eps = torch.zeros_like(self.norm)
+        eps, own = torch.zeros_like(self.norm), torch.full_like(self.norm, math.inf)
         for step in range(steps):
             turn = (1 + math.cos(math.pi * step / steps)) / 2
             rate, length = _SLOWEST + (_fastest(steps) - _SLOWEST) * turn, 0.01 + 0.99 * turn
             leaf = delta.detach().requires_grad_()
-            fooled, loss = self._answer(leaf)
+            logits = self.asked.answer(self.render(leaf))
+            fooled, margin = self._judged(logits)
+            loss = margin if goal is None else (logit(logits, goal) - logit(logits, self.asked.y)).to(margin)
             if not loss.requires_grad:
                 raise ModelError("the model's output does not depend on its input by any gradient; use a random search")
             (grad,) = torch.autograd.grad(loss.sum(), leaf)
-            self.evaluations += len(self.x)
+            self.asked.evaluations += len(self.x)
             with torch.no_grad():
                 if self.free is not None:
                     grad = grad * self.free
-                size = self._keep(delta, fooled, loss.detach())
+                size = self._keep(delta, fooled, margin.detach())
                 # Where the linear model of the loss puts the boundary: so far away.
                 reach = _ratio(loss.detach().abs(), self._slope(grad))
-                eps = self._radius(eps, size, fooled, reach, rate)
-                least = torch.where(self.norm.isfinite(), 0, reach)
+                own = torch.where(fooled, torch.minimum(own, size), own)
+                eps = self._radius(eps, size, own, fooled, reach, rate)
+                least = torch.where(own.isfinite(), 0, reach)
                 delta = self._stepped(delta, grad, eps, torch.maximum(length * eps, least))
         self.look(delta)
+        self._shorten()
 
     def _slope(self, grad: Tensor) -> Tensor:
         dual = self._dual(grad)
-        self.broken = self.broken | ~dual.isfinite()
-        self.zero_gradients += dual == 0
+        self.asked.note(~dual.isfinite(), dual == 0)
         return dual
 
-    def _radius(self, eps: Tensor, size: Tensor, fooled: Tensor, reach: Tensor, rate: float) -> Tensor:
-        """Return each sample's next radius, a hair beyond the boundary `reach` away, so that a plane is crossed."""
+    def _radius(self, eps: Tensor, size: Tensor, own: Tensor, fooled: Tensor, reach: Tensor, rate: float) -> Tensor:
+        """Return each sample's next radius, a hair beyond the boundary `reach` away, so that a plane is crossed.
+
+        `own` is the smallest size at which this search fooled so far; no radius beyond the best of all is of use.
+        """
         # It also grows where that does not help: steps between two such points could go around for ever.
         first = torch.maximum(size + 1.001 * reach, eps * (1 + rate))
-        found = self.norm.isfinite()
-        grown = torch.where(found, torch.minimum(eps * (1 + rate), self.norm), first)
-        least = (1 - 4 * rate) * self.norm
-        shrunk = torch.where(fooled, (size - 0.999 * reach).clamp(least, (1 - rate) * self.norm), 0)
-        eps = torch.where(fooled, shrunk, grown)
+        grown = torch.where(own.isfinite(), eps * (1 + rate), first)
+        shrunk = torch.where(fooled, (size - 0.999 * reach).clamp((1 - 4 * rate) * own, (1 - rate) * own), 0)
+        # A hair below the best: at the very same size, rounding would choose between two directions.
+        eps = torch.minimum(torch.where(fooled, shrunk, grown), 0.999 * self.norm)
         return eps if self.widest is None else torch.minimum(eps, self.widest)
 
     def _stepped(self, delta: Tensor, grad: Tensor, eps: Tensor, length: Tensor) -> Tensor:
@@ -313,9 +312,7 @@ class _Walk:
             return torch.minimum(torch.maximum(delta, self.low), self.high)
         return delta if self.free is None else delta * self.free
 
-    # -- the end ---------------------------------------------------------------------------------------------------
-
-    def shorten(self) -> None:
+    def _shorten(self) -> None:
         """Look for the boundary between the input and the best distortion, on the straight line.
 
         Each pair of looks lies a little above and a little below the linear estimate, which leaves a bracket of 4 %
@@ -334,6 +331,8 @@ class _Walk:
             high, above = torch.where(fooled, share, high), torch.where(fooled, loss, above)
             low, below = torch.where(fooled, low, share), torch.where(fooled, below, loss)
 
+    # -- the end ---------------------------------------------------------------------------------------------------
+
     def result(self) -> Nearest:
         """Return the best; success and loss are measured once more on the inputs that are handed out."""
         found = self.norm.isfinite()
@@ -341,26 +340,16 @@ class _Walk:
         with torch.no_grad():
             success, loss = self._answer(delta)
             inputs = self.render(delta)
-        self._check()
+        self.asked.check()
         return Nearest(
             norm=torch.where(success, self.size(delta), math.inf),
             params=delta if self.units is None else delta * self.units,
             inputs=inputs,
             success=success,
             loss=loss,
-            evaluations=self.evaluations,
-            zero_gradients=self.zero_gradients,
+            evaluations=self.asked.evaluations,
+            zero_gradients=self.asked.zero_gradients,
         )
-
-    def _check(self) -> None:
-        rows = self.broken.nonzero()
-        if len(rows):
-            row = int(rows[0])
-            name = row if self.rng.ids is None else int(self.rng.ids[row])
-            raise ModelError(
-                f"the model gives NaN or infinity, in logits or in the gradient, for sample {name} under attack; "
-                "repair the weights or the operation that divides by zero"
-            )
 
 
 @final
@@ -374,7 +363,7 @@ class MinimumNormWithin:
     Args:
         space: a `Linf` or `L2` ball.
         steps: gradient steps of one search; 0 gives the inputs back.
-        restarts: independent searches.
+        restarts: searches, as for `MinimumNorm`.
 
     Raises:
         TypeError: the space is neither `Linf` nor `L2`.
