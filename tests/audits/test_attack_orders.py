@@ -57,6 +57,16 @@ def test_the_bars_add_up_to_the_last_one(found):
     assert [type(e) for e in found.exhibits] == [Curve, Curve, Curve, Curve, Table, Heatmap, Heatmap]
 
 
+def test_what_it_says_it_cost_is_what_it_cost(images):
+    spent = []
+    hook = images.model.register_forward_hook(lambda m, i, o: spent.append(len(o) * (1 + i[0].requires_grad)))
+    probe = AttackOrderings(attack="linf:0.3", grid=4)
+    need = probe.need(images, effort="quick")
+    (finding,) = probe(images, need.least, Stream(0))
+    hook.remove()
+    assert finding.provenance.evaluations == sum(spent) <= need.least
+
+
 def test_too_few_attacked_samples_are_told_and_not_taken_apart(images):
     probe = AttackOrderings(attack="linf:1e-6", grid=4)
     (finding,) = probe(images, probe.need(images, effort="quick").least, Stream(0))

@@ -75,7 +75,7 @@ def test_the_known_table_against_nothing_gives_the_known_parts():
     assert found.chains.tolist() == [0]
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(n=st.integers(2, 6), seed=st.integers(0, 2**31), bins=st.integers(1, 7), sampled=st.booleans())
 def test_the_parts_add_up_whatever_the_tables_and_the_bins(n, seed, bins, sampled):
     found = measured(noise(n, seed), noise(n, seed + 1), bins=bins, chains=2 if sampled else 200)

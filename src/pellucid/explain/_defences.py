@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from pellucid.core import ALONE, Attack, Interval, Masker, Model, OnStep, Stream, Work, bootstrap, wilson
+from pellucid.core import ALONE, Attack, Game, Interval, Masker, Model, OnStep, Stream, Work, bootstrap, wilson
 from pellucid.games import ModelGame, ValueOf, log_probability
 
 from ._attacked import check_attacked
@@ -147,7 +147,7 @@ def _cost_of_order(n: int, order: int, contexts: int) -> int:
     return contexts * (n + ceil(n / _group(n, order)))
 
 
-def _attributions(game: ModelGame, order: int, contexts: int, rng: Stream) -> Float[Tensor, " n"]:
+def _attributions(game: Game, order: int, contexts: int, rng: Stream) -> Float[Tensor, " n"]:
     """Return phi^k of all players, each from as many contexts.
 
     A round lays the players out in a random circle and cuts it into groups; the k players that follow a group are a
