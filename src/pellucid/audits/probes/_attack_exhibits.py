@@ -127,7 +127,7 @@ def _before_and_after(subject: Subject, found: Attacked, k: int) -> list[Picture
         picture(subject.inputs[k], title=true, caption=f"sample {int(subject.ids[k])}", bounds=subject.bounds),
         picture(
             (low + high) / 2 + times * delta,
-            title=f"its change, {times} times",
+            title="its change" if times == 1 else f"its change, {times} times",
             caption=f"the smallest l2 change found; then taken for {name}",
             bounds=(low, high),
         ),
