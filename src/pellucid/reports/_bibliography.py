@@ -48,6 +48,11 @@ WORKS = {
         "Pareto Adversarial Robustness: Balancing Spatial Robustness and Sensitivity-based Robustness",
         2021,
     ),
+    "2111.03536": (
+        "J. Ren and others",
+        "A Unified Game-Theoretic Interpretation of Adversarial Robustness",
+        2021,
+    ),
     "2111.06206": (
         "J. Ren, M. Li, Q. Chen, H. Deng, Q. Zhang",
         "Defining and Quantifying the Emergence of Sparse Concepts in DNNs",
