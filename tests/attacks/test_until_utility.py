@@ -165,6 +165,14 @@ def test_a_model_that_gives_nan_is_named_as_the_cause():
         until_utility(PGD(Linf(0.1)))(lambda x: x[:, 0], x, torch.zeros(4, dtype=torch.int64), rng=Stream(0))
     with pytest.raises(ModelError, match="does not depend on its input"):
         until_utility(PGD(Linf(0.1)))(lambda x: x.detach()[:, :3], x, torch.zeros(4, dtype=torch.int64), rng=Stream(0))
+    with pytest.raises(ValueError, match="classes from 0 to 2"):
+        until_utility(PGD(Linf(0.1)))(
+            lambda x: x[:, :3],
+            x,
+            torch.zeros(4, dtype=torch.int64),
+            rng=Stream(0),
+            target=torch.full((4,), 3, dtype=torch.int64),
+        )
     with pytest.raises(ValueError, match="one number per sample"):
         until_utility(PGD(Linf(0.1)), lambda z, y: z.sum())(
             lambda x: x[:, :3], x, torch.zeros(4, dtype=torch.int64), rng=Stream(0)

@@ -118,6 +118,27 @@ CALLS: dict[str, Case] = {
     "attacks.GridSearch.sweep": lambda s: attacks.GridSearch(grid=(3, 1, 1)).sweep(s.model, s.x, s.y, rng=s.rng),
     "attacks.IntegratedSpatial": lambda s: attacks.IntegratedSpatial(steps=2, starts=2)(s.model, s.x, s.y, rng=s.rng),
     "attacks.FlowPenalty": lambda s: attacks.FlowPenalty(steps=3)(s.model, s.x, s.y, rng=s.rng),
+    "attacks.until_utility": lambda s: attacks.until_utility(_attack_at(0.1), 0.1)(s.model, s.x, s.y, rng=s.rng),
+    "attacks.UntilUtility": lambda s: attacks.UntilUtility(_attack_at(0.1))(
+        s.model, s.x, s.y, rng=s.rng, target=(s.y + 1) % 4
+    ),
+    "games.disentanglement": lambda s: games.disentanglement(
+        s.game, torch.tensor([[0, 1]]), [0, 1], contexts=2, rng=s.rng
+    ),
+    "explain.attack_orders": lambda s: explain.attack_orders(
+        s.model, s.x[:2], s.x[:2].flip(-1), s.y[:2], s.masker, pairs=explain.AttackPairs(1, 2), bounds=None, rng=s.rng
+    ),
+    "explain.pair_attack_orders": lambda s: explain.pair_attack_orders(
+        s.model, s.x[:2], s.x[:2].flip(-1), s.y[:2], s.masker, bounds=None, rng=s.rng
+    ),
+    "explain.order_detector": lambda s: explain.order_detector(
+        s.model, s.x, s.x.flip(-1), s.masker, bounds=None, rng=s.rng
+    ),
+    "explain.usable_pairs": lambda s: explain.usable_pairs(s.model, s.x, s.x.flip(-1), s.y),
+    "explain.correction_rate": lambda s: explain.correction_rate(s.model, s.x, s.y, alpha=0.2, x=s.x, rng=s.rng),
+    "explain.recoverability": lambda s: explain.recoverability(
+        s.model, s.x, s.x.flip(-1), s.y, _attack_at(0.1), rng=s.rng
+    ),
     "metrics.attacked": lambda s: metrics.attacked(s.model, s.x, s.y, _attack_at(0.1), rng=s.rng, batch_size=2),
     "metrics.feature_diversity": lambda s: metrics.feature_diversity(s.model, s.x, s.y, batch_size=2),
     "metrics.more_steps": lambda s: metrics.more_steps(

@@ -183,6 +183,8 @@ class _Climb:
         everyone = torch.arange(n, device=x.device)
         with torch.no_grad():
             clean = self.logits(x)
+        if self.target is not None and not 0 <= int(self.target.min()) <= int(self.target.max()) < clean.shape[1]:
+            raise ValueError(f"target must hold classes from 0 to {clean.shape[1] - 1}, got {self.target.tolist()}")
         before = self.score(clean, everyone)
         asked = wish.utility
         wanted = asked(clean, self.y).detach() if callable(asked) else torch.full_like(before, asked)
