@@ -82,7 +82,7 @@ def test_a_baseline_of_embeddings_has_gradients(model):
     game.differentiable(torch.zeros(1, 4, dtype=torch.bool), baseline).sum().backward()
     assert bool(baseline.grad.abs().sum() > 0)
     assert all(p.grad is None for p in model.parameters())
-    torch.testing.assert_close(played.spread, 0.05 * model.words.weight.detach().std(0))
+    torch.testing.assert_close(played.scale, model.words.weight.detach().std(0))
 
 
 def test_a_word_the_model_does_not_read_has_no_effect(model):

@@ -23,7 +23,7 @@ def list_data() -> int:
     say(table(["name", "what it is (training + test)", "license", "where"], rows))
     say()
     say("`pellucid data verify NAME` checks what is here. Your own data are a folder of class folders with images, or")
-    say("IDX, CIFAR binary, .npz, CSV, Parquet or Hugging Face files; the guide `Bring data` shows each.")
+    say("IDX, CIFAR binary, .npz, CSV, Parquet or Hugging Face files, or texts; the guide `Bring data` shows each.")
     return 0
 
 
@@ -70,7 +70,8 @@ def _where(facts: Facts) -> str:
     if folder is not None:
         return f"here: {folder}"
     get = f"`pellucid data get {facts.name}`, {_megabytes(facts.homes[0].total)}"
-    return f"shipped sample of 500 test images; all: {get}" if facts.name == "fashion-mnist" else get
+    shipped = {"fashion-mnist": "images", "movie-snippets": "sentences"}
+    return f"shipped sample of 500 test {shipped[facts.name]}; all: {get}" if facts.name in shipped else get
 
 
 def _megabytes(size: float) -> str:

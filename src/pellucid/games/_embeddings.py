@@ -11,21 +11,18 @@ from torch import Tensor, nn
 
 from pellucid.core import ModelError, device_of, evaluating
 
-_BOX = 0.05
-"""Half-width of the box of a learned baseline, in standard deviations of the word embeddings (aog.md 2.2)."""
-
 
 class OnEmbeddings(nn.Module):
     """A model of one text's ids as a model of embeddings `(c, L, D)`; see `on_embeddings`.
 
     Attributes:
         inputs: `(L, D)`, the embeddings of the text's ids: the input to play on.
-        spread: `(D,)`, 0.05 standard deviations of the word embeddings per coordinate: how far a learned baseline may
-            move from the embedding of an absent token.
+        scale: `(D,)`, the standard deviation of the word embeddings per coordinate: what is much for a learned
+            baseline.
     """
 
     inputs: Float[Tensor, "length width"]
-    spread: Float[Tensor, " width"]
+    scale: Float[Tensor, " width"]
 
     def __init__(self, model: nn.Module, ids: Int[Tensor, " length"], embedding: nn.Embedding) -> None:
         super().__init__()
@@ -34,7 +31,7 @@ class OnEmbeddings(nn.Module):
         weight = embedding.weight.detach()
         self._ids = ids.to(weight.device)
         self.inputs = weight[self._ids]
-        self.spread = _BOX * weight.std(0)
+        self.scale = weight.std(0)
 
     def vector(self, token: int) -> Float[Tensor, " width"]:
         """Return the embedding of one id, such as that of the mask."""
