@@ -36,6 +36,5 @@ words = Words(text, most=8, fill=played.vector(text.absent))
 near = BaselineSettings(scale=played.scale, steps=20)
 learned = and_or_graph(played, played.inputs, words, target=target, learn_baseline=near, rng=Stream(0))
 assert learned.baseline is not None
-print(
-    f"\nstrength of all patterns: {learned.baseline.l1_before:.2f}, with a learned baseline {learned.baseline.l1_after:.2f}"
-)
+before, after = learned.baseline.l1_before, learned.baseline.l1_after
+print(f"\nstrength of all patterns: {before:.2f}, with a learned baseline {after:.2f}")
