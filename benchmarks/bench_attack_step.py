@@ -2,14 +2,15 @@
 
     python benchmarks/bench_attack_step.py [--rounds 9] [--batch 8] [--width 96] [--steps 20] [--note] [--device cpu]
 
-Whole attacks (start, every step, the last iterate) over the same number of bare passes, in three spaces, alternately, on
-a CNN of three layers for 32 x 32 pictures, untrained: time does not depend on what was learned. The last iterate costs
-one forward pass more.
+Whole attacks (start, every step, the last iterate) over as many bare passes, in three spaces, alternately, on a CNN of
+three layers for 32 x 32 pictures, untrained: time does not depend on what was learned. The last iterate costs one
+forward pass more.
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 import torch
 from _interleaved import TIMING_HEAD, interleave, markdown_table, write_note
@@ -56,7 +57,7 @@ def main() -> None:
     runs = {reference: bare(model, x, y, settings.steps)}
     for space in (Linf(8 / 255), L2(0.5), Flow(0.3)):
         attack = PGD(space, steps=settings.steps)
-        runs[f"PGD, {type(space).__name__}"] = lambda attack=attack: attack(model, x, y, rng=Stream(0))
+        runs[f"PGD, {type(space).__name__}"] = partial(attack, model, x, y, rng=Stream(0))
     timings = [timing.row() for timing in interleave(runs, reference=reference, rounds=settings.rounds).values()]
     what = f"a CNN of width {settings.width}; batch of {len(x)} pictures of 32 x 32, {settings.steps} steps, one start."
     sections = {"PGD over bare passes forward and back": f"{what}\n\n{markdown_table(TIMING_HEAD, timings)}"}
