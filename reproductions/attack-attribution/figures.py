@@ -118,7 +118,8 @@ def components() -> str:
                 )
     heads = [
         "network", "seed", "accuracy", "components an image", "share mainly lowering the true class",
-        "more than standard", "share in the foreground", "more than standard", "change of z_t - z_y without them / without random blocks",
+        "more than standard", "share in the foreground", "more than standard",
+        "change of z_t - z_y without them / without random blocks",
     ]  # fmt: skip
     return table(heads, rows)
 

@@ -7,6 +7,8 @@ from itertools import pairwise
 from pellucid.core import Panel, Spark, numbers, showing
 
 from ._and_or_graph import AndOrGraph
+from ._attack_attribution import AttackAttribution
+from ._components import PerturbationComponents
 from ._signed_orders import SignedCurve
 from ._spectrum import BottleneckSpectrum
 
@@ -61,6 +63,50 @@ def _graph(result: AndOrGraph) -> Panel:
     )
 
 
+def _attribution(result: AttackAttribution) -> Panel:
+    parts = (
+        result.rows,
+        result.cost_none,
+        result.cost_full,
+        result.share(max(1, result.n_regions // 4)),
+        result.capped,
+    )
+    return Panel(
+        "What regions save an attack",
+        result.note,
+        facts=(
+            ("samples", len(result.values)),
+            ("regions", result.n_regions),
+            ("cost in", result.unit),
+            ("evaluations", result.evaluations),
+        ),
+        columns=("row", "cost with the border", "cost with all", "share of the strongest quarter", "capped"),
+        rows=tuple(zip(*map(numbers, parts), strict=True)),
+    )
+
+
+def _components(result: PerturbationComponents) -> Panel:
+    return Panel(
+        "Groups of pixels of one perturbation",
+        f"The object is {'given' if result.object_source == 'given' else 'guessed by border contrast'}.",
+        facts=(("groups", len(result.components)), ("evaluations", result.evaluations)),
+        columns=(
+            "blocks",
+            "interaction",
+            "standard error",
+            "on the object",
+            "drop of the true class",
+            "gain of the target",
+        ),
+        rows=tuple(
+            (len(c.blocks), c.interaction, c.stderr, c.foreground, c.drop_true, c.gain_target)
+            for c in result.components
+        ),
+    )
+
+
 showing(_spectrum)(BottleneckSpectrum)
 showing(_signed)(SignedCurve)
 showing(_graph)(AndOrGraph)
+showing(_attribution)(AttackAttribution)
+showing(_components)(PerturbationComponents)
