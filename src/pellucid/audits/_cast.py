@@ -69,8 +69,14 @@ class Cast:
                 raise DataError(f"{text} are more than the {height * width} pixels of an image")
         return cast
 
-    def maskers(self, subject: Subject, fill: str) -> list[Masker]:
+    def maskers(self, subject: Subject, fill: str, *, usual: Subject | None = None) -> list[Masker]:
         """Return one masker for each sample.
+
+        Args:
+            subject: the samples.
+            fill: what an absent player shows.
+            usual: whose inputs say what is usual, such as all samples where `subject` is some of them; `subject` if not
+                given.
 
         Raises:
             DataError: an unknown fill.
@@ -83,13 +89,13 @@ class Cast:
         known = tuple(FILLS) if self.kind in ("grid", "segments") else ("mean", "zero")
         if fill not in known:
             raise DataError(f"fill must be one of {', '.join(known)} for these players, got {fill!r}")
-        filled: str | Tensor = background(subject) if fill == "mean" else fill
+        filled: str | Tensor = background(usual or subject) if fill == "mean" else fill
         if self.kind == "segments":
             return [Segments(segments(x, self.rows), fill=filled) for x in subject.inputs]
         if self.kind == "grid":
             one: Masker = Patches((self.rows, self.columns), fill=filled)
         elif self.kind == "groups" and fill == "mean":
-            one = features(subject)
+            one = features(usual or subject)
         else:
             one = Features(fill=filled, names=feature_names(subject))
         return [one] * len(subject)

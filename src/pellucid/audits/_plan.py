@@ -87,7 +87,7 @@ def plan(
     return Plan(rows, budget, effort)
 
 
-_OF_NUMBERS = ("explain",)
+_OF_NUMBERS = ("explain", "graph")
 """Probes that ask about a score, whatever it is; the others ask about classes."""
 
 

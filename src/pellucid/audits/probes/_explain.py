@@ -119,12 +119,12 @@ class Explain:
             classes,
             maskers,
             settings=self.settings(max(counts)),
-            value=VALUES[self._value(part)],
+            value=VALUES[self.score(part)],
             rng=rng.child("explain").at(part.ids),
             work=work,
         )
         players = [masker(x) for masker, x in zip(maskers, part.inputs, strict=True)]
-        value = self._value(part)
+        value = self.score(part)
         score = VALUES[value](0)
         return Told(
             subject=part,
@@ -175,7 +175,7 @@ class Explain:
             raise DataError(f"samples must be at least 1, got {self.samples}")
         cast = Cast.parse(self.players, subject)
         part = subject.take(self._rows(subject))
-        maskers = cast.maskers(part, self.fill)
+        maskers = cast.maskers(part, self.fill, usual=subject)
         alike = cast.kind not in ("segments", "words")
         counts = [masker(x).count for masker, x in zip(maskers, part.inputs[: 1 if alike else None], strict=False)]
         counts = counts * len(part) if alike else counts
@@ -190,8 +190,11 @@ class Explain:
         self._fixed(subject)
         return part, maskers, counts
 
-    def _value(self, subject: Subject) -> str:
-        """Return the value that is explained: a number is its own."""
+    def score(self, subject: Subject) -> str:
+        """Return the value that is explained: a number is its own.
+
+        :meta private:
+        """
         return "output" if subject.number else self.value
 
     def _rows(self, subject: Subject) -> Tensor:

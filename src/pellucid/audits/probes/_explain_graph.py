@@ -16,6 +16,7 @@ from pellucid.core import (
     Effort,
     Finding,
     Masker,
+    Model,
     Need,
     Stream,
     Subject,
@@ -89,7 +90,7 @@ class ExplainGraph:
         if self.against is not None or self.attack:
             cost *= 2
         if self.attack:
-            cost += len(part) * self._attack(part).cost
+            cost += len(part) * self._attack(subject).cost
         cost += len(part) if self.of == "predicted" else 0
         return Need(cost, cost, memory=2 ** max(counts) * 8 * 16 + 2**22)
 
@@ -119,7 +120,7 @@ class ExplainGraph:
         if self.learn_baseline and not (subject.differentiable and part.inputs.is_floating_point()):
             raise DataError(f"a baseline is learned through gradients, and {subject.name} gives none to its inputs")
         if self.attack:
-            self._attack(part)
+            self._attack(subject)
         if self.against is not None and self.against.inputs.shape[1:] != subject.inputs.shape[1:]:
             raise DataError(f"{self.against.name} takes other inputs than {subject.name}; compare models of one input")
         return part, maskers, counts
@@ -133,18 +134,20 @@ class ExplainGraph:
         how = self._how()
         classes = how.classes(part)
         cast = Cast.parse(self.players, part)
-        beside, inputs, second = self._second(part, classes, rng)
+        model, inputs, second = self._second(subject, part, classes, rng)
         halves = (work.part(0, 0.5), work.part(0.5, 1)) if second else (work, work)
-        graphs = self._graphs(part, part.inputs, classes, maskers, rng, halves[0])
+        graphs = self._graphs(subject, part, part.model, part.inputs, classes, maskers, rng, halves[0])
         others: tuple[AndOrGraph, ...] = ()
         if second:
             keyed = replace(halves[1], key=f"{halves[1].key}|{second}")
-            others = self._graphs(beside, inputs, classes, maskers, rng, keyed)
+            others = self._graphs(subject, part, model, inputs, classes, maskers, rng, keyed)
         players = [masker(x) for masker, x in zip(maskers, part.inputs, strict=True)]
         names = [cast.names(part, cut) for cut in players]
-        score = VALUES[self.value](0)
+        value = how.score(part)
+        score = VALUES[value](0)
         return ToldGraphs(
             subject=part,
+            usual=subject,
             classes=classes,
             graphs=_with_names(graphs, names),
             others=_with_names(others, names),
@@ -152,14 +155,14 @@ class ExplainGraph:
             second=second,
             players=tuple(players),
             noun=cast.noun,
-            unit=part.number or (score.name if isinstance(score, ClassScore) else self.value.replace("_", " ")),
+            unit=part.number or (score.name if isinstance(score, ClassScore) else value.replace("_", " ")),
             predicted=self.of == "predicted",
             explained=self.explained,
             max_patterns=self.max_patterns,
             settings={
                 "players": cast.in_words(players[0]),
                 "absent players": fill_in_words(part, self.fill) + (", then learned" if self.learn_baseline else ""),
-                "value": self.value.replace("_", " "),
+                "value": part.number or value.replace("_", " "),
                 "class": str(self.of),
                 "logic": self.logic,
                 "explained variance": self.explained,
@@ -183,30 +186,38 @@ class ExplainGraph:
         )
 
     def _graphs(
-        self, part: Subject, inputs: Tensor, classes: Tensor, maskers: list[Masker], rng: Stream, work: Work
+        self,
+        subject: Subject,
+        part: Subject,
+        model: Model,
+        inputs: Tensor,
+        classes: Tensor,
+        maskers: list[Masker],
+        rng: Stream,
+        work: Work,
     ) -> tuple[AndOrGraph, ...]:
         return and_or_graphs(
-            part.model,
+            model,
             inputs,
             classes,
             maskers,
-            value=VALUES[self.value],
+            value=VALUES[self._how().score(part)],
             logic=self.logic,
-            learn_baseline=_baseline_settings(part) if self.learn_baseline else None,
+            learn_baseline=_baseline_settings(subject) if self.learn_baseline else None,
             explained=self.explained,
             max_patterns=self.max_patterns,
             rng=rng.child("graph").at(part.ids),
             work=work,
         )
 
-    def _second(self, part: Subject, classes: Tensor, rng: Stream) -> tuple[Subject, Tensor, str]:
+    def _second(self, subject: Subject, part: Subject, classes: Tensor, rng: Stream) -> tuple[Model, Tensor, str]:
         """Return what the graphs are compared with: a model, inputs for it, and both in words; empty if nothing."""
         if self.against is not None and self.attack:
             raise DataError("compare with another model or with attacked inputs, not with both at once")
         if self.against is not None:
-            return self.against, part.inputs, self.against.name
+            return self.against.model, part.inputs, self.against.name
         if not self.attack:
-            return part, part.inputs, ""
+            return part.model, part.inputs, ""
         found = attacked(
             part.model,
             part.inputs,
@@ -215,22 +226,22 @@ class ExplainGraph:
             rng=rng.child("attack").at(part.ids),
             batch_size=kept(part),
         )
-        return part, found.inputs.to(part.inputs), f"the same inputs attacked by {self.attack}"
+        return part.model, found.inputs.to(part.inputs), f"the same inputs attacked by {self.attack}"
 
-    def _attack(self, part: Subject) -> PGD:
+    def _attack(self, subject: Subject) -> PGD:
         match = re.fullmatch(r"(linf|l2):(\d*\.?\d+)(?:/(\d*\.?\d+))?", self.attack)
         if not match or not float(match[3] or 1):
             raise DataError(f"attack must be a norm and a radius, such as linf:8/255 or l2:0.5, got {self.attack!r}")
-        if not part.differentiable or part.modality == "text":
-            raise DataError(f"an attack needs gradients, and {part.name} gives none to its inputs")
+        if not subject.differentiable or subject.modality == "text":
+            raise DataError(f"an attack needs gradients, and {subject.name} gives none to its inputs")
         radius = float(match[2]) / float(match[3] or 1)
-        scale = None if is_image(part) else spread(part).to(part.inputs)
-        return PGD(BALLS[match[1]](radius, bounds=part.bounds, scale=scale))
+        scale = None if is_image(subject) else spread(subject).to(subject.inputs)
+        return PGD(BALLS[match[1]](radius, bounds=subject.bounds, scale=scale))
 
 
-def _baseline_settings(part: Subject) -> BaselineSettings:
-    scale = spread(part) if part.inputs.ndim == 2 else part.usual.double().std(0)
-    return BaselineSettings(steps=STEPS, scale=scale.to(part.inputs), bounds=part.bounds)
+def _baseline_settings(subject: Subject) -> BaselineSettings:
+    scale = spread(subject) if subject.inputs.ndim == 2 else subject.usual.double().std(0, correction=0)
+    return BaselineSettings(steps=STEPS, scale=scale.to(subject.inputs), bounds=subject.bounds)
 
 
 def _with_names(graphs: tuple[AndOrGraph, ...], names: list[tuple[str, ...]]) -> tuple[AndOrGraph, ...]:

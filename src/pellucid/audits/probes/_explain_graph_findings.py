@@ -52,6 +52,7 @@ class ToldGraphs:
 
     Args:
         subject: the samples explained.
+        usual: the samples that say what is usual.
         classes: `(N,)`, whose score.
         graphs: one per sample.
         others: a second graph of each, to compare with; none if there is nothing to compare.
@@ -66,6 +67,7 @@ class ToldGraphs:
     """
 
     subject: Subject
+    usual: Subject
     classes: Tensor
     graphs: tuple[AndOrGraph, ...]
     others: tuple[AndOrGraph, ...]
@@ -206,7 +208,14 @@ def exhibit_of(
     unit: str,
     most: int = 40,
 ) -> Graph:
-    """Return a graph as an exhibit, with the image, the words or the values of features that lie beside it."""
+    """Return a graph as an exhibit, with the image, the words or the values of features that lie beside it.
+
+    Args:
+        subject: the samples that say what is usual.
+        graph, x, cut: of one sample: its graph, its input and who plays.
+        title, noun, unit, most: see `graph_exhibit`.
+        name: of the class.
+    """
     if is_image(subject):
         owner = None if cut.grid is not None else torch.broadcast_to(cut.owner, x.shape[-2:])
         beside = picture(x, title=f"score of {name}", bounds=subject.bounds, grid=cut.grid, owner=owner)
