@@ -11,10 +11,13 @@ import importlib
 import inspect
 import random
 import re
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -87,6 +90,44 @@ def _keep(scene: Scene) -> Tensor:
     return games.coalitions(scene.game.n_players)
 
 
+class OfIds(nn.Module):
+    """The model behind a table of embeddings: twelve ids make an image."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.table, self.model = nn.Embedding.from_pretrained(torch.linspace(0, 1, 240).reshape(20, 12)), model
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.model(self.table(ids)[:, None])
+
+
+def _on_embeddings(scene: Scene) -> None:
+    played = games.on_embeddings(OfIds(scene.model), torch.arange(12) + 3)
+    words = games.Tokens("zero", words=[0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2])
+    games.table(games.ModelGame(played, played.inputs, words, games.logit(0)))
+
+
+class _Package:
+    """What `attacks.AutoAttack` needs of the package of that name: it asks the model and moves the random state."""
+
+    def __init__(self, model: Any, **settings: Any) -> None:
+        self.model, self.apgd_targeted = model, ModuleType("part")
+        self.fab = self.apgd_targeted
+        self.fab.n_target_classes = 9
+
+    def run_standard_evaluation(self, x: Tensor, y: Tensor, bs: int) -> Tensor:
+        torch.manual_seed(3)
+        self.model(x)
+        return x
+
+
+def _with_auto_attack(scene: Scene) -> Any:
+    package = ModuleType("autoattack")
+    package.AutoAttack = _Package
+    with mock.patch.dict(sys.modules, {"autoattack": package}):
+        return attacks.AutoAttack(attacks.Linf(0.1))(scene.model, scene.x, scene.y, rng=scene.rng)
+
+
 CALLS: dict[str, Case] = {
     "core.Subject": lambda s: Subject(s.model, s.x, s.y, surrogates={"other": s.model}),
     "core.Subject.logits": lambda s: s.subject.logits(batch_size=2),
@@ -95,6 +136,8 @@ CALLS: dict[str, Case] = {
     "core.device_of": lambda s: core.device_of(s.model),
     "core.evaluating": lambda s: _borrow(s),
     "games.ModelGame": lambda s: [s.game(_keep(s)[:5]), s.game(_keep(s))],
+    "games.OnEmbeddings": _on_embeddings,
+    "games.on_embeddings": _on_embeddings,
     "games.Counted": lambda s: games.Counted(s.game)(_keep(s)),
     "games.Memoized": lambda s: games.Memoized(s.game)(_keep(s)),
     "games.table": lambda s: games.table(s.game),
@@ -118,6 +161,16 @@ CALLS: dict[str, Case] = {
     "attacks.GridSearch.sweep": lambda s: attacks.GridSearch(grid=(3, 1, 1)).sweep(s.model, s.x, s.y, rng=s.rng),
     "attacks.IntegratedSpatial": lambda s: attacks.IntegratedSpatial(steps=2, starts=2)(s.model, s.x, s.y, rng=s.rng),
     "attacks.FlowPenalty": lambda s: attacks.FlowPenalty(steps=3)(s.model, s.x, s.y, rng=s.rng),
+    "attacks.APGD": lambda s: attacks.APGD(attacks.Linf(0.1), "dlr-targeted", steps=3)(s.model, s.x, s.y, rng=s.rng),
+    "attacks.AutoAttack": lambda s: _with_auto_attack(s),
+    "attacks.Ensemble": lambda s: attacks.standard_ensemble(attacks.L2(0.1), 4, steps=2, queries=2)(
+        s.model, s.x, s.y, rng=s.rng
+    ),
+    "attacks.MinimumNorm": lambda s: attacks.MinimumNorm("l2", steps=3)(s.model, s.x, s.y, rng=s.rng),
+    "attacks.MinimumNormWithin": lambda s: attacks.MinimumNormWithin(attacks.L2(0.5), steps=3)(
+        s.model, s.x, s.y, rng=s.rng
+    ),
+    "attacks.Square": lambda s: attacks.Square(attacks.Linf(0.1), queries=4)(s.model, s.x, s.y, rng=s.rng),
     "attacks.until_utility": lambda s: attacks.until_utility(_attack_at(0.1), 0.1)(s.model, s.x, s.y, rng=s.rng),
     "attacks.UntilUtility": lambda s: attacks.UntilUtility(_attack_at(0.1))(
         s.model, s.x, s.y, rng=s.rng, target=(s.y + 1) % 4
