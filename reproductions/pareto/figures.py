@@ -135,7 +135,7 @@ def volumes(all_found: dict[tuple[str, int], Found]) -> str:
     """
     sets = {
         "pareto at three rho": ARMS[-3:],
-        **{arm: (arm,) for arm in ("uniform", "mgda", "max", "standard", "pgd", "rt", "flow")},
+        **{arm: (arm,) for arm in (*ARMS[-3:], "uniform", "mgda", "max", "standard", "pgd", "rt", "flow")},
     }
     seeds, rows = sorted({seed for _, seed in all_found}), []
     for name, arms in sets.items():

@@ -2,9 +2,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
 from pellucid.core import Stream
-from pellucid.metrics import hypervolume, pareto_front
+from pellucid.metrics import Front, FrontModel, hypervolume, pareto_front, rank_correlation
 
 FIVE = torch.tensor([[0.9, 0.1], [0.8, 0.5], [0.7, 0.4], [0.5, 0.6], [0.3, 0.65]], dtype=torch.float64)
 
@@ -79,3 +80,30 @@ def test_what_does_not_fit_is_refused():
         pareto_front(torch.tensor([[torch.nan, 1.0]]))
     with pytest.raises(ValueError, match="reference must be 2 finite numbers, one per column"):
         hypervolume(FIVE, [0.0])
+
+
+@given(st.integers(0, 10**6))
+def test_rank_correlation_is_spearmans(seed):
+    points = (drawn(seed, 9, 3) * 6).round()
+    if any(len(set(column)) == 1 for column in points.T.tolist()):
+        return
+    expected = spearmanr(points.numpy()).statistic
+    torch.testing.assert_close(
+        torch.tensor(rank_correlation(points)).double(), torch.tensor(expected), atol=1e-6, rtol=0
+    )
+
+
+def test_a_column_that_does_not_vary_has_no_correlation():
+    assert rank_correlation(torch.tensor([[1.0, 2.0], [1.0, 3.0]])) == ((None, None), (None, 1.0))
+
+
+def test_a_front_knows_its_members_and_its_volume_by_seed():
+    def model(seed, *values):
+        return FrontModel(label="0", seed=seed, folder="m", values=values, low=values, high=values)
+
+    models = [model(0, 0.9, 0.1), model(0, 0.5, 0.5), model(1, 0.4, 0.4)]
+    front = Front.of(models, name="n", over="rho", data="d", samples=5, axes={"natural": "a", "linf": "b"})
+    assert [entry.member for entry in front.models] == [True, True, False]
+    assert front.by_seed == {"0": pytest.approx(0.29), "1": pytest.approx(0.16)}
+    assert front.hypervolume == pytest.approx(0.29)
+    assert "2 of 3" in str(front)
