@@ -55,6 +55,16 @@ from ._defences import (
 from ._explanations import Explanation, ExplanationSettings, check_explanation, cost_explanation, explanations
 from ._learned_baseline import BaselineSettings, LearnedBaseline, learn_baseline
 from ._pair_attack_orders import OFFICIAL_PAIRS, AttackPairs, PairAttackOrders, pair_attack_orders
+from ._reliance import (
+    Reliance,
+    cost_reliance,
+    high_pass,
+    low_pass,
+    patch_shuffled,
+    reliance,
+    view_of,
+)
+from ._saliency import cost_smooth_grad, smooth_grad
 from ._signed_orders import SignedCurve, cost_signed_order_curve, signed_order_curve
 from ._sparsity import Sparsity, and_or_graphs, sparsity, sparsity_of
 from ._spectrum import BottleneckSpectrum
@@ -95,6 +105,7 @@ __all__ = [
     "PerturbationComponents",
     "ReachedMargin",
     "Recovery",
+    "Reliance",
     "Shared",
     "SignedCurve",
     "Sparsity",
@@ -123,7 +134,9 @@ __all__ = [
     "cost_explanation",
     "cost_order_detector",
     "cost_perturbation_components",
+    "cost_reliance",
     "cost_signed_order_curve",
+    "cost_smooth_grad",
     "cutout",
     "dropout_weights",
     "exact_bottleneck",
@@ -132,20 +145,26 @@ __all__ = [
     "fit_bottleneck",
     "fourier_rings",
     "gap_test",
+    "high_pass",
     "input_dropout",
     "learn_baseline",
+    "low_pass",
     "map_iou",
     "order_detector",
     "orders_of",
     "pair_attack_orders",
+    "patch_shuffled",
     "perturbation_components",
     "perturbation_game",
     "rank_reduced",
     "recoverability",
     "region_norms",
+    "reliance",
     "signed_order_curve",
+    "smooth_grad",
     "sparsity",
     "sparsity_of",
     "structure_test",
     "usable_pairs",
+    "view_of",
 ]

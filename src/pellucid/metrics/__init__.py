@@ -1,8 +1,19 @@
 """What a trained network does, in numbers: accuracy, calibration, robustness, feature diversity. Nothing is judged."""
 
 from . import _panels  # noqa: F401 - gives the results their form in notebooks and terminals
+from ._attack_facts import Repeats, Slopes, Trust, repeats, slopes, trust
 from ._calibration import Calibration, calibration
 from ._classification import Classification, classification
+from ._corruptions import (
+    CORRUPTIONS,
+    SEVERITIES,
+    Corruption,
+    CorruptionAccuracy,
+    corrupted,
+    corruption_accuracy,
+    corruption_strength,
+    cost_corruption_accuracy,
+)
 from ._diversity import FeatureDiversity, Similarity, feature_diversity, initial_similarity, similarity, watchable
 from ._front import Front, FrontModel, hypervolume, pareto_front, rank_correlation
 from ._robustness import RadiusAttack, RobustnessCurve, robustness_curve, robustness_evaluations
@@ -16,19 +27,30 @@ from ._trust import (
 )
 
 __all__ = [
+    "CORRUPTIONS",
+    "SEVERITIES",
     "Calibration",
     "Classification",
+    "Corruption",
+    "CorruptionAccuracy",
     "FeatureDiversity",
     "Front",
     "FrontModel",
     "RadiusAttack",
+    "Repeats",
     "RobustnessCurve",
     "SearchCheck",
     "Similarity",
+    "Slopes",
     "StepsCheck",
+    "Trust",
     "attacked",
     "calibration",
     "classification",
+    "corrupted",
+    "corruption_accuracy",
+    "corruption_strength",
+    "cost_corruption_accuracy",
     "feature_diversity",
     "hypervolume",
     "initial_similarity",
@@ -36,9 +58,12 @@ __all__ = [
     "pareto_front",
     "random_search_beats",
     "rank_correlation",
+    "repeats",
     "robustness_curve",
     "robustness_evaluations",
     "similarity",
+    "slopes",
     "transfer_accuracy",
+    "trust",
     "watchable",
 ]
