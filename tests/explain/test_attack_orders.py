@@ -256,3 +256,11 @@ def test_settings_out_of_range_are_refused(changes, message):
         attack_orders(model, x, x_adv, y, Patches(4, fill="zero"), rng=Stream(0), **changes)
     with pytest.raises(ValueError, match="2 contexts"):
         AttackPairs(4, 1)
+
+
+def test_the_parts_show_themselves():
+    found = measured(KNOWN, torch.zeros(16, dtype=torch.float64))
+    text = str(found)
+    assert "What an attack takes from the score, by order" in text
+    assert "alone" in text
+    assert "total" in found._repr_html_()

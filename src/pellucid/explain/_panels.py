@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from pellucid.core import Panel, Spark, numbers, showing
+from pellucid.core import Panel, Spark, number, numbers, showing
 
 from ._and_or_graph import AndOrGraph
 from ._attack_attribution import AttackAttribution
+from ._attack_orders import AttackOrders
 from ._components import PerturbationComponents
 from ._signed_orders import SignedCurve
 from ._spectrum import BottleneckSpectrum
@@ -105,6 +106,21 @@ def _components(result: PerturbationComponents) -> Panel:
     )
 
 
+def _attack_orders(result: AttackOrders) -> Panel:
+    edges, bins = result.edges.tolist(), result.bins
+    names = ["alone", *(f"{first} to {last - 1}" for first, last in pairwise(edges)), "total"]
+    values = [number(result.first_order.mean()), *numbers(bins.utility), number(result.total.mean())]
+    ends = [(None, *numbers(part), None) for part in (bins.low, bins.high, bins.noise)]
+    return Panel(
+        "What an attack takes from the score, by order",
+        facts=(("samples", len(result.total)), ("players", result.n_players), ("evaluations", result.evaluations)),
+        columns=("orders", "part of the drop", "low", "high", "noise"),
+        rows=tuple(zip(names, values, *ends, strict=True)),
+        curve=Spark((numbers(bins.utility),), numbers(bins.low), numbers(bins.high), "Part of the drop by order"),
+    )
+
+
+showing(_attack_orders)(AttackOrders)
 showing(_spectrum)(BottleneckSpectrum)
 showing(_signed)(SignedCurve)
 showing(_graph)(AndOrGraph)
