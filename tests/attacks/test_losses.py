@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from pellucid.attacks import LOSSES, cross_entropy, log_odds_loss, margin_loss
+from pellucid.attacks import LOSSES, cross_entropy, dlr_loss, log_odds_loss, margin_loss, targeted_dlr_loss
 from pellucid.core import Stream
 
 
@@ -39,3 +39,31 @@ def test_every_loss_is_per_sample_and_has_the_right_gradient(name: str, rng: Str
     z, y = rng.child("z").normal((6, 4), dtype=torch.float64).requires_grad_(), rng.child("y").integers(4, (6,))
     assert LOSSES[name](z, y).shape == (6,)
     assert torch.autograd.gradcheck(lambda z: LOSSES[name](z, y), z)
+
+
+def test_dlr_by_hand() -> None:
+    z = torch.tensor([[4.0, 1.0, 2.0, 0.0]]).expand(4, 4)
+    assert_close(dlr_loss(z, torch.arange(4)), torch.tensor([-2 / 3, 1.0, 2 / 3, 4 / 3]))
+    lead = 4 - (1 + 0) / 2
+    found = targeted_dlr_loss(z, torch.arange(4), torch.tensor([2, 0, 0, 1]))
+    assert_close(found, torch.tensor([-2.0, 3, 2, 1]) / lead)
+
+
+def test_dlr_changes_neither_by_a_shift_nor_by_a_scale(rng: Stream) -> None:
+    z, y, target = rng.child("z").normal((9, 5), dtype=torch.float64), torch.arange(9) % 5, torch.arange(1, 10) % 5
+    assert_close(dlr_loss(7 * z + 3, y), dlr_loss(z, y))
+    assert_close(targeted_dlr_loss(7 * z + 3, y, target), targeted_dlr_loss(z, y, target))
+    assert torch.equal(dlr_loss(z, y) > 0, z.argmax(1) != y)
+
+
+def test_dlr_of_equal_logits_is_finite() -> None:
+    z, y = torch.zeros(2, 4), torch.tensor([0, 1])
+    assert dlr_loss(z, y).tolist() == targeted_dlr_loss(z, y, 1 - y).tolist() == [0, 0]
+
+
+def test_dlr_needs_enough_classes() -> None:
+    z, y = torch.zeros(2, 3), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="the DLR loss needs at least 3 classes, got 2; use the margin loss"):
+        dlr_loss(z[:, :2], y)
+    with pytest.raises(ValueError, match="the targeted DLR loss needs at least 4 classes, got 3; use the DLR loss"):
+        targeted_dlr_loss(z, y, 1 - y)

@@ -194,6 +194,10 @@ CALLS: dict[str, Case] = {
     ),
     "metrics.attacked": lambda s: metrics.attacked(s.model, s.x, s.y, _attack_at(0.1), rng=s.rng, batch_size=2),
     "metrics.feature_diversity": lambda s: metrics.feature_diversity(s.model, s.x, s.y, batch_size=2),
+    "metrics.repeats": lambda s: metrics.repeats(s.model, s.x, batch_size=2),
+    "metrics.trust": lambda s: metrics.trust(
+        s.model, s.x, s.y, _attack_at(0.1), {"search": attacks.RandomSearch(attacks.Linf(0.1), draws=3)}, rng=s.rng
+    ),
     "metrics.more_steps": lambda s: metrics.more_steps(
         s.model, s.x, s.y, lambda steps: attacks.PGD(attacks.Linf(0.1), steps=steps), [2, 4], rng=s.rng
     ),

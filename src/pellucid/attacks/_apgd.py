@@ -14,7 +14,7 @@ from torch import Tensor
 from pellucid.core import Model, Perturbed, Space, Stream, nearest
 
 from ._candidates import Candidates, attackable, borrowed
-from ._losses import LOSSES, dlr_loss, targeted_dlr_loss
+from ._losses import LOSSES, dlr_loss, margin_loss, targeted_dlr_loss
 
 _MOMENTUM = 0.25  # share of the last move that is made once more
 _RISING = 0.75  # of the steps between two looks, so many must have raised the loss
@@ -88,7 +88,8 @@ class APGD:
     ) -> Perturbed:
         """Attack a batch; arguments and errors as for `PGD`.
 
-        With a `target`, "dlr-targeted" makes one ascent, towards it. It ranks what it finds by the DLR loss.
+        With a `target`, "dlr-targeted" makes one ascent, towards it; "dlr" climbs the margin to it, since the DLR loss
+        is flat where the target is third.
 
         Raises:
             ValueError: the model has fewer classes than the loss needs: 3 for "dlr", 4 for "dlr-targeted".
@@ -97,6 +98,7 @@ class APGD:
             x, y = attackable(x, y)
             zeros = self.space.zeros(x)
             rank = dlr_loss if self.loss == TARGETED else LOSSES[self.loss]
+            rank = margin_loss if self.loss == "dlr" and target is not None else rank
             found = Candidates(model, self.space, rank, x, y, rng, target=target, early_stop=self.early_stop)
             if self._idle:
                 return found.result(zeros)

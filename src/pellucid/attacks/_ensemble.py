@@ -159,7 +159,7 @@ def standard_ensemble(space: Linf | L2, n_classes: int, *, steps: int = 100, que
     three classes has no targeted DLR loss and gets the DLR loss; one of two classes has none and gets the margin. The
     ensemble's `names` say which.
 
-    A sample that no attack fools costs `.cost` evaluations: at the defaults and ten classes about 7,250, of which
+    A sample that no attack fools costs `.cost` evaluations: at the defaults and ten classes about 7,230, of which
     1,800 for the nine targets and 5,000 for Square. Fooled samples cost little: most fall to the first attack.
 
     Args:

@@ -134,9 +134,26 @@ class _Windows:
         if not self.ball:
             window, signs = self._window(x, share, rng, least=1)
             return self._out(x, torch.where(window, self.space.eps * signs, units))
+        if not self.image:
+            return self._out(x, self._full(self._turned(units, x, share, rng)))
         window, pattern = self._window(x, share, rng.child("window"), least=3)
         other, _ = self._window(x, share, rng.child("other"), least=3)
         return self._out(x, self._full(self._moved(units, window, other, pattern)))
+
+    def _turned(self, units: Tensor, x: Tensor, share: float, rng: Stream) -> Tensor:
+        """Return the distortion turned by a random angle among a random set of elements, at least two.
+
+        Single elements have no pattern to take over: only a change of direction can trade one against another.
+        """
+        area = self.height * self.width
+        window, _ = self._window(x, max(share, min(1.0, 2 / area)), rng, least=1)
+        old = torch.where(window, units, 0)
+        pattern = torch.where(window, rng.child("pattern").normal(units.shape, device=x.device, dtype=units.dtype), 0)
+        angle = rng.child("angle").uniform((len(x), 1, 1, 1), device=x.device, dtype=units.dtype)
+        length = _length(old)
+        fresh = old + angle * length.clamp(min=1e-3 * self.space.eps) * pattern / _length(pattern).clamp(min=_TINY)
+        unused = (self.space.eps**2 - units.square().sum((1, 2, 3), keepdim=True)).clamp(min=0)
+        return torch.where(window, fresh * ((unused + length.square()).sqrt() / _length(fresh).clamp(min=_TINY)), units)
 
     def _moved(self, units: Tensor, window: Tensor, other: Tensor, pattern: Tensor) -> Tensor:
         """Return the distortion with the length of two windows, and what the ball has left, put into the first one."""

@@ -16,6 +16,7 @@ from ._corruptions import (
 )
 from ._diversity import FeatureDiversity, Similarity, feature_diversity, initial_similarity, similarity, watchable
 from ._front import Front, FrontModel, hypervolume, pareto_front, rank_correlation
+from ._profile import RobustnessProfile, robustness_profile
 from ._robustness import RadiusAttack, RobustnessCurve, robustness_curve, robustness_evaluations
 from ._trust import (
     SearchCheck,
@@ -39,6 +40,7 @@ __all__ = [
     "RadiusAttack",
     "Repeats",
     "RobustnessCurve",
+    "RobustnessProfile",
     "SearchCheck",
     "Similarity",
     "Slopes",
@@ -61,6 +63,7 @@ __all__ = [
     "repeats",
     "robustness_curve",
     "robustness_evaluations",
+    "robustness_profile",
     "similarity",
     "slopes",
     "transfer_accuracy",
