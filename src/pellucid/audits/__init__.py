@@ -14,7 +14,7 @@ from ._events import (
     ProbeStep,
 )
 from ._explain import Explained, ExplainedSample, ExplanationFile, explain
-from ._explain_graph import ExplainedGraphs, GraphFile, GraphSample, explain_graph
+from ._explain_graph import ExplainedGraphs, GraphFile, GraphSample, explain_graph, graphs_beside
 from ._front import front_report
 from ._graphs import graph_exhibit
 from ._plan import DEFAULT_BUDGET, DEFAULT_SAMPLES, Plan, plan, seconds_per_evaluation
@@ -59,6 +59,7 @@ __all__ = [
     "explain_graph",
     "front_report",
     "graph_exhibit",
+    "graphs_beside",
     "judge",
     "plan",
     "seconds_per_evaluation",

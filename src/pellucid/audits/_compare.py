@@ -25,6 +25,8 @@ from pellucid.core import (
 )
 from pellucid.reports import Comparison, Difference, Report
 
+from ._compare_graphs import match_graphs
+from ._explain_graph import GraphFile
 from ._wording import brief, count, listed
 
 Verdict = Literal["better", "worse", "no clear difference", "changed", "not tested"]
@@ -34,15 +36,23 @@ MOST_LINES = 8
 """Lines that one picture can hold; curves with more, such as one per sample, stay in the two reports."""
 
 
-def compare(before: Report, after: Report, *, seed: int = 0, command: str = "") -> Comparison:
+def compare(
+    before: Report,
+    after: Report,
+    *,
+    graphs: tuple[GraphFile, GraphFile] | None = None,
+    seed: int = 0,
+    command: str = "",
+) -> Comparison:
     """What changed from one audit to the other?
 
     Numbers are joined by name. Those with a value per sample are tested in pairs on the samples that both audits used:
     McNemar's test for right or wrong, a paired bootstrap with a sign-flip test otherwise. Numbers without are compared
-    by their intervals.
+    by their intervals. And-Or graphs of the same samples, players and classes are matched pattern by pattern.
 
     Args:
         before, after: two audits on the same data.
+        graphs: what `explain_graph` left of each; if not given, the graphs drawn in both reports are matched.
         seed: root of the bootstrap's chance.
         command: the command that makes the same comparison again.
 
@@ -64,12 +74,17 @@ def compare(before: Report, after: Report, *, seed: int = 0, command: str = "") 
             f"{count(tested, 'test')} at the {SIGNIFICANT:.0%} level: about {max(1, round(SIGNIFICANT * tested))} "
             "would show a difference by chance alone."
         )
+    matched = match_graphs(before, after, graphs, _names(before, after))
+    cautions += matched.cautions
     return Comparison(
         before=before,
         after=after,
         differences=differences,
-        exhibits=tuple(curve for old, new in pairs for curve in _overlays(old, new, *_names(before, after))),
-        answer=_answer(before, after, differences),
+        exhibits=(
+            *matched.exhibits,
+            *(curve for old, new in pairs for curve in _overlays(old, new, *_names(before, after))),
+        ),
+        answer=" ".join(filter(None, (_answer(before, after, differences), matched.answer))),
         cautions=tuple(cautions),
         command=command,
     )

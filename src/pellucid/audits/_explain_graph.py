@@ -240,3 +240,16 @@ def load_graphs(folder: Path) -> GraphFile:
     if found.schema_version > GRAPH_VERSION:
         raise RunError(f"{path} was made by a newer Pellucid ({found.pellucid_version}); upgrade to open it")
     return found
+
+
+def graphs_beside(report: str | Path) -> GraphFile | None:
+    """Return the graphs that `explain_graph` left beside a report; None where it left none.
+
+    Args:
+        report: the run's folder, or its report.json.
+
+    Raises:
+        RunError, DataError: there are graphs, but they cannot be read.
+    """
+    folder = Path(report) if Path(report).is_dir() else Path(report).parent
+    return load_graphs(folder) if (folder / FILE).is_file() else None

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor
 
-from pellucid.core import Edge, Graph, Node, Picture
-from pellucid.explain import AndOrGraph
+from pellucid.core import Edge, Graph, Node, Picture, Players, Subject, Table
+from pellucid.explain import AndOrGraph, GraphComparison, Pattern
 
+from ._players import background, feature_players, is_image
+from ._samples import picture
 from ._wording import brief, count, percent
 
 Trend = Literal["", "above", "below", "equal"]
 
 LAYERS = ("score", "pattern", "coalition", "player")
 NOUNS = ("part", "parts")
+MOST_MATCHED = 20
 
 
 def graph_exhibit(
@@ -169,3 +173,59 @@ def shown_values(x: Tensor, columns: Sequence[Sequence[int]], baseline: Tensor) 
         values.append(brief(here))
         trends.append("above" if here > usual else "below" if here < usual else "equal")
     return values, trends
+
+
+def exhibit_of(
+    subject: Subject,
+    graph: AndOrGraph,
+    x: Tensor,
+    cut: Players,
+    *,
+    title: str,
+    name: str,
+    noun: tuple[str, str],
+    unit: str,
+    most: int = 40,
+) -> Graph:
+    """Return a graph as an exhibit, with the image, the words or the values of features that lie beside it.
+
+    Args:
+        subject: the samples that say what is usual.
+        graph, x, cut: of one sample: its graph, its input and who plays.
+        title, noun, unit, most: see `graph_exhibit`.
+        name: of the class.
+    """
+    if is_image(subject):
+        owner = None if cut.grid is not None else torch.broadcast_to(cut.owner, x.shape[-2:])
+        beside = picture(x, title=f"score of {name}", bounds=subject.bounds, grid=cut.grid, owner=owner)
+        return graph_exhibit(graph, title=title, score=name, unit=unit, noun=noun, picture=beside, most=most)
+    if subject.modality == "text":
+        return graph_exhibit(graph, title=title, score=name, unit=unit, noun=noun, words=graph.names, most=most)
+    columns = [own for _, own in feature_players(subject)]
+    if len(columns) != graph.n_players:
+        columns = [(column,) for column in range(graph.n_players)]
+    values, trends = shown_values(x, columns, background(subject))
+    return graph_exhibit(graph, title=title, score=name, unit=unit, noun=noun, values=values, trends=trends, most=most)
+
+
+def matched(
+    graph: AndOrGraph, found: GraphComparison, names: tuple[str, str], *, title: str = "Patterns matched"
+) -> Table:
+    """Return the patterns that two graphs share, and the strongest that one alone keeps."""
+    rows: list[tuple[str | int | float | None, ...]] = [
+        (graph.label(p.players, p.kind), p.kind, p.first, p.second, "opposite signs" if p.flips else "both")
+        for p in found.shared[:MOST_MATCHED]
+    ]
+    alone: Sequence[tuple[tuple[Pattern, ...], str]] = ((found.only_first, names[0]), (found.only_second, names[1]))
+    for side, (patterns, name) in enumerate(alone):
+        for p in patterns[: MOST_MATCHED // 2]:
+            effects = (p.effect, None) if side == 0 else (None, p.effect)
+            rows.append((graph.label(p.players, p.kind), p.kind, *effects, f"only {name}"))
+    total = len(found.shared) + len(found.only_first) + len(found.only_second)
+    return Table(
+        title=title,
+        columns=("pattern", "kind", names[0], names[1], "kept by"),
+        rows=tuple(rows),
+        caption=f"Jaccard similarity over all patterns, kept or not: {brief(found.jaccard)}; 1 is the same strengths "
+        f"everywhere, 0 nothing in common. {len(found.shared)} of {total} kept patterns are in both.",
+    )

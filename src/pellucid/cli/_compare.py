@@ -24,7 +24,8 @@ def compare(
 ) -> int:
     """Set two audits side by side, with paired tests.
 
-    Both must be audits of the same data; numbers are tested on the samples that both used.
+    Both must be audits of the same data; numbers are tested on the samples that both used. Concepts are matched too,
+    pattern by pattern, where both runs hold And-Or graphs of the same samples.
 
     Args:
         before: Folder of the first audit.
@@ -39,7 +40,10 @@ def compare(
     folder = out if out is not None else Path("runs") / f"compare-{before.resolve().name}-{after.resolve().name}"
     names = " ".join(shlex.quote(path.name if path.is_absolute() else str(path)) for path in (before, after))
     command = f"pellucid compare {names} --seed {seed}"
-    comparison = audits.compare(Report.load(before), Report.load(after), seed=seed, command=command)
+    reports = Report.load(before), Report.load(after)
+    graphs = tuple(found for run in (before, after) if (found := audits.graphs_beside(run)) is not None)
+    both = (graphs[0], graphs[1]) if len(graphs) == 2 else None
+    comparison = audits.compare(*reports, graphs=both, seed=seed, command=command)
     # An earlier comparison may be replaced: it takes no time, and the audits it is made of stay.
     with RunFolder.create(folder, kind="comparison", command=command, resume=True) as run:
         comparison.save(run.path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import torch
@@ -18,6 +18,7 @@ from pellucid.core import (
     Exhibit,
     Finding,
     Gallery,
+    Graph,
     Line,
     Mark,
     Masker,
@@ -39,6 +40,7 @@ from pellucid.explain import and_or_graph_of, concept_table, cost_and_or_graph
 from pellucid.games import Words
 
 from .. import _levels
+from .._graphs import exhibit_of
 from .._players import (
     MOST_EXACT,
     absence_in_words,
@@ -67,6 +69,9 @@ LEAST = 4
 WANTED = {"quick": 4, "full": 8}
 SHOWN = 3
 """Patterns marked on each picture."""
+
+DRAWN, MOST_DRAWN = 3, 24
+"""Samples whose graph is drawn, and patterns in each."""
 
 BARS = 12
 """Combinations of features drawn as bars."""
@@ -125,7 +130,8 @@ class Concepts:
         classes = answers(part)
         found = _explained(part, classes, maskers, rng.child("concepts"), work)
         names = [_names(part, masker(x)) for masker, x in zip(maskers, part.inputs, strict=True)]
-        return [self._finding(part, maskers[0](part.inputs[0]), classes, found, names, rng)]
+        drawings = _drawings(subject, part, maskers, classes, found)
+        return [self._finding(part, maskers[0](part.inputs[0]), classes, found, names, drawings, rng)]
 
     def _finding(
         self,
@@ -134,6 +140,7 @@ class Concepts:
         classes: Tensor,
         found: list[Explained],
         names: list[tuple[str, ...]],
+        drawings: tuple[Graph, ...],
         rng: Stream,
     ) -> Finding:
         needed = torch.tensor([float(c.needed) for c in found], dtype=torch.float64)
@@ -158,7 +165,7 @@ class Concepts:
             reason=judged.reason,
             advice=_advice(subject, judged.level),
             measures=tuple(_measures(found, rng)),
-            exhibits=tuple(_exhibits(subject, classes, found, names)),
+            exhibits=(*drawings, *_exhibits(subject, classes, found, names)),
             provenance=Provenance(
                 seed=0,
                 evaluations=sum(c.evaluations for c in found) + len(found),
@@ -365,6 +372,32 @@ def _exhibits(subject: Subject, classes: Tensor, found: list[Explained], names: 
         exhibits += [_explained_curve(subject, found), _orders(found)]
         exhibits.append(_table(subject, classes, found, names))
     return [*exhibits, _samples(subject, classes, found)]
+
+
+def _drawings(
+    subject: Subject, part: Subject, maskers: list[Masker], classes: Tensor, found: list[Explained]
+) -> tuple[Graph, ...]:
+    """Return the graphs of the first samples."""
+    drawn = []
+    for k, graph in enumerate(found[:DRAWN]):
+        if not graph.patterns:
+            continue
+        name = part.class_names[int(classes[k])]
+        cut = maskers[k](part.inputs[k])
+        drawn.append(
+            exhibit_of(
+                subject,
+                replace(graph, names=_names(part, cut)) if graph.grid is None else graph,
+                part.inputs[k],
+                cut,
+                title=f"What makes {name}: sample {int(part.ids[k])}",
+                name=name,
+                noun=(_parts(part).removesuffix("s"), _parts(part)),
+                unit="log odds",
+                most=MOST_DRAWN,
+            )
+        )
+    return tuple(drawn)
 
 
 def _gallery(subject: Subject, classes: Tensor, found: list[Explained], grid: tuple[int, int]) -> Gallery:

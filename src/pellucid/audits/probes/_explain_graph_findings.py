@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,9 +28,8 @@ from pellucid.core import (
 from pellucid.explain import AndOrGraph, GraphComparison, Pattern, compare_graphs
 from pellucid.games import sizes
 
-from .._graphs import graph_exhibit, headline, shown_values
-from .._players import background, feature_players, is_image
-from .._samples import ids_of, picture
+from .._graphs import exhibit_of, headline, matched
+from .._samples import ids_of
 from .._wording import brief, count, listed, percent
 
 REASON = "An explanation describes what the model does; it is neither good nor bad."
@@ -106,7 +104,7 @@ def sample_finding(told: ToldGraphs, k: int) -> Finding:
         answer=_answer(told, k),
         measure=Measure(
             name=f"explained_variance[{sample}]",
-            label=f"variance over all masked versions that {count(len(graph.patterns), 'pattern')} explain",
+            label=f"variance over all masked versions that the kept patterns explain on sample {sample}",
             value=number(round(100 * graph.explained_variance, 9)) if graph.path.variance else None,
             unit="%",
         ),
@@ -196,39 +194,6 @@ def drawing(told: ToldGraphs, k: int, *, other: bool = False) -> Graph:
     )
 
 
-def exhibit_of(
-    subject: Subject,
-    graph: AndOrGraph,
-    x: Tensor,
-    cut: Players,
-    *,
-    title: str,
-    name: str,
-    noun: tuple[str, str],
-    unit: str,
-    most: int = 40,
-) -> Graph:
-    """Return a graph as an exhibit, with the image, the words or the values of features that lie beside it.
-
-    Args:
-        subject: the samples that say what is usual.
-        graph, x, cut: of one sample: its graph, its input and who plays.
-        title, noun, unit, most: see `graph_exhibit`.
-        name: of the class.
-    """
-    if is_image(subject):
-        owner = None if cut.grid is not None else torch.broadcast_to(cut.owner, x.shape[-2:])
-        beside = picture(x, title=f"score of {name}", bounds=subject.bounds, grid=cut.grid, owner=owner)
-        return graph_exhibit(graph, title=title, score=name, unit=unit, noun=noun, picture=beside, most=most)
-    if subject.modality == "text":
-        return graph_exhibit(graph, title=title, score=name, unit=unit, noun=noun, words=graph.names, most=most)
-    columns = [own for _, own in feature_players(subject)]
-    if len(columns) != graph.n_players:
-        columns = [(column,) for column in range(graph.n_players)]
-    values, trends = shown_values(x, columns, background(subject))
-    return graph_exhibit(graph, title=title, score=name, unit=unit, noun=noun, values=values, trends=trends, most=most)
-
-
 def explained_curve(graph: AndOrGraph, goal: float) -> Curve:
     """Return how much so many patterns of the path explain, up to three times as many as are kept."""
     most = min(graph.n_all_patterns, max(20, 3 * len(graph.patterns)))
@@ -266,27 +231,6 @@ def strengths_curve(graph: AndOrGraph) -> Curve:
         lines=tuple(lines),
         caption=f"The strongest {shown:,} of {graph.n_all_patterns:,}. A short list explains a score only where this "
         "falls steeply. What lies under the noise cannot be told from rounding.",
-    )
-
-
-def matched(graph: AndOrGraph, found: GraphComparison, names: tuple[str, str]) -> Table:
-    """Return the patterns that two graphs share, and the strongest that one alone keeps."""
-    rows: list[tuple[str | int | float | None, ...]] = [
-        (graph.label(p.players, p.kind), p.kind, p.first, p.second, "opposite signs" if p.flips else "both")
-        for p in found.shared[:MOST_MATCHED]
-    ]
-    alone: Sequence[tuple[tuple[Pattern, ...], str]] = ((found.only_first, names[0]), (found.only_second, names[1]))
-    for side, (patterns, name) in enumerate(alone):
-        for p in patterns[: MOST_MATCHED // 2]:
-            effects = (p.effect, None) if side == 0 else (None, p.effect)
-            rows.append((graph.label(p.players, p.kind), p.kind, *effects, f"only {name}"))
-    total = len(found.shared) + len(found.only_first) + len(found.only_second)
-    return Table(
-        title="Patterns matched",
-        columns=("pattern", "kind", names[0], names[1], "kept by"),
-        rows=tuple(rows),
-        caption=f"Jaccard similarity over all patterns, kept or not: {brief(found.jaccard)}; 1 is the same strengths "
-        f"everywhere, 0 nothing in common. {len(found.shared)} of {total} kept patterns are in both.",
     )
 
 
