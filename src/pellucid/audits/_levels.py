@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from torch import Tensor
+
 from pellucid.core import Interval, Level
 
 from ._wording import brief, count, percent
@@ -189,3 +191,33 @@ def diversity(similarity: float, layer: str, dead: float) -> Judged:
             "the same to the layers after it.",
         )
     return Judged("fine", f"No layer's similarity is above {COLLAPSED}, and no layer is dead.")
+
+
+def corruptions(clean: Interval[float], kept: Interval[Tensor], *, n: int, floor: float) -> Judged:
+    """Judge the share of right answers that common corruptions take away, by the interval of that share.
+
+    Args:
+        clean: accuracy without corruption.
+        kept: mean share of the corruptions under which a sample that is right without them stays right.
+        n: number of samples that are right without corruption.
+        floor: accuracy of always answering the most frequent class.
+    """
+    if not n:
+        return Judged("watch", "There is no clean accuracy that a corruption could lower: see the accuracy.")
+    if clean.low <= floor:
+        return Judged(
+            "watch",
+            f"The interval of the clean accuracy reaches down to {percent(clean.low)}, not above the {percent(floor)} "
+            "of always answering the most frequent class: such an answer withstands everything and is worth nothing.",
+        )
+    lost, least, most = (1 - float(end) for end in (kept.value, kept.high, kept.low))
+    rule = f"Common corruptions turn {percent(lost)} of the right answers wrong on average"
+    if math.isfinite(least):
+        rule += f" (95% interval {percent(least)} to {percent(most)})"
+    if least > LOST_WEAK and n >= FEW:
+        return Judged("weak", f"{rule}, more than half: the accuracy holds for clean pictures alone.")
+    if lost > LOST_WATCH:
+        return Judged("watch", f"{rule}, more than a fifth.")
+    if most > LOST_WATCH or not math.isfinite(most):
+        return Judged("watch", f"{rule}: on so few samples more than a fifth cannot be ruled out.")
+    return Judged("fine", f"{rule}, at most a fifth.")

@@ -12,9 +12,11 @@ from ._attack_orders import AttackOrderings
 from ._bottleneck import Bottleneck
 from ._calibration import Calibration
 from ._concepts import Concepts
+from ._corruptions import Corruptions
 from ._diversity import FeatureDiversity
 from ._explain import Explain
 from ._explain_graph import ExplainGraph
+from ._reliance import Reliance
 from ._robustness import Robustness
 
 __all__ = [
@@ -26,9 +28,11 @@ __all__ = [
     "Bottleneck",
     "Calibration",
     "Concepts",
+    "Corruptions",
     "Explain",
     "ExplainGraph",
     "FeatureDiversity",
+    "Reliance",
     "Robustness",
 ]
 
@@ -42,5 +46,5 @@ PROBES: MappingProxyType[str, Probe] = _by_name(
 )
 """The probes of an audit by name, in the order it runs them."""
 
-MORE: MappingProxyType[str, Probe] = _by_name(AttackAttributions(), AttackOrderings())
+MORE: MappingProxyType[str, Probe] = _by_name(AttackAttributions(), AttackOrderings(), Corruptions(), Reliance())
 """Probes that an audit runs only where they are asked for by name."""
