@@ -207,8 +207,16 @@ CALLS: dict[str, Case] = {
     "metrics.robustness_curve": lambda s: metrics.robustness_curve(
         s.model, s.x, s.y, _attack_at, [0.05, 0.1], rng=s.rng, bisections=1, batch_size=2
     ),
+    "metrics.robustness_profile": lambda s: metrics.robustness_profile(
+        s.model, s.x, s.y, {"linf": _attack_at(0.05)}, rng=s.rng, bisections=1, batch_size=2
+    ),
     "metrics.watchable": lambda s: metrics.watchable(s.model),
+    "metrics.corruption_accuracy": lambda s: metrics.corruption_accuracy(
+        s.model, s.x, s.y, names=("contrast", "shot-noise"), severities=(1, 5), rng=s.rng, batch_size=2
+    ),
     "metrics.transfer_accuracy": lambda s: metrics.transfer_accuracy(s.model, s.x, s.y, batch_size=2),
+    "explain.reliance": lambda s: explain.reliance(s.model, s.x, s.y, rng=s.rng, batch_size=2),
+    "explain.smooth_grad": lambda s: explain.smooth_grad(s.model, s.x, s.y, samples=3, rng=s.rng),
     "explain.bottleneck": lambda s: explain.bottleneck(
         s.model,
         s.x[:2],

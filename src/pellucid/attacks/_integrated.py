@@ -13,7 +13,7 @@ from pellucid.core import DataError, Model, Padding, Perturbed, Stream
 
 from ._candidates import Candidates, attackable, borrowed
 from ._losses import Loss, cross_entropy
-from ._spatial import Spatial
+from ._spatial import Flow, RotateTranslate, Spatial
 
 FLOW_STEP = 1 / 3
 """Length of a step of the flow as a share of its budget: 0.1 px of 0.3."""
@@ -76,6 +76,11 @@ class IntegratedSpatial:
     def space(self) -> Spatial:
         """The distortions it searches."""
         return Spatial(self.flow_px, self.max_deg, self.max_px, padding=self.padding, share=self.share)
+
+    @property
+    def parts(self) -> tuple[RotateTranslate, Flow]:
+        """The spaces whose params it takes as starts beside its own."""
+        return self.space.rigid, self.space.flow
 
     @property
     def cost(self) -> int:

@@ -156,11 +156,12 @@ def robustness_curve(
                 walk.attack(attack, rows, growth, radii[number])
                 on_step(number * len(x) + int(rows[-1]) + 1, total)
         on_step((number + 1) * len(x), total)
-    found = walk.smallest.isfinite().view(-1, *[1] * (x.ndim - 1))
+    params = walk.known()
+    found = walk.smallest.isfinite().view(-1, *[1] * (params.ndim - 1))
     return RobustnessCurve.of(
         radii,
         smallest=walk.smallest,
-        params=torch.where(found, walk.params, 0),
+        params=torch.where(found, params, 0),
         attacked=walk.attacked,
         zero_gradients=walk.zero_gradients,
         evaluations=walk.evaluations,
@@ -199,7 +200,7 @@ class _Walk:
             raise ValueError(f"rng is bound to {len(self.ids)} samples but x holds {len(x)}")
         self.rng = rng
         self.smallest = torch.full((len(x),), torch.inf, dtype=torch.float64)
-        self.params = torch.zeros(x.shape, dtype=torch.promote_types(x.dtype, torch.float32))
+        self.params: Tensor | None = None  # of the space's own shape, known after the first attack
         self.attacked = torch.zeros(len(x), dtype=torch.int64)
         self.zero_gradients = torch.zeros(len(x), dtype=torch.int64)
         self.evaluations = 0
@@ -212,34 +213,60 @@ class _Walk:
     def attack(self, attack: RadiusAttack, rows: Tensor, growth: float, radius: float) -> None:
         """Attack some samples within one radius, starting where the last radius ended."""
         x, y = self.x[rows].to(self.device), self.y[rows].to(self.device)
-        warm = self.params[rows].to(self.device) * growth if bool(self.attacked[rows].all()) else None
+        warm = self.known()[rows].to(self.device) * growth if bool(self.attacked[rows].all()) else None
         found = attack(self.model, x, y, rng=self.rng.at(self.ids[rows]), start=warm)
         self.evaluations += found.evaluations
         self.attacked[rows] += 1
         self.zero_gradients[rows] += found.zero_gradients.cpu()
-        self.params[rows] = found.params.to(self.params)
+        if self.params is None:
+            self._shape(found.params)
+        self.known()[rows] = found.params.to(self.known())
         hit = found.success.nonzero()[:, 0]
         if len(hit):
             self._shrink(attack.space, x[hit], y[hit], found.params[hit], rows[hit.cpu()])
             # A radius such as 0.05 can round up in float32; the attack was within it all the same.
             self.smallest[rows[hit.cpu()]] = self.smallest[rows[hit.cpu()]].clamp(max=radius)
 
+    def known(self) -> Tensor:
+        """Return the parameters of all samples; those of a sample that was not attacked are zeros."""
+        if self.params is None:
+            self._shape(self.x)
+        assert self.params is not None
+        return self.params
+
+    def _shape(self, like: Tensor) -> None:
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        self.params = torch.zeros((len(self.x), *like.shape[1:]), dtype=dtype)
+
     def _shrink(self, space: Space, x: Tensor, y: Tensor, params: Tensor, rows: Tensor) -> None:
         """Go back along the fooling direction as far as the model stays wrong."""
-
-        def share(part: Tensor) -> Tensor:
-            return part.to(params.dtype).view(-1, *[1] * (params.ndim - 1)) * params
-
-        low = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-        high = torch.ones_like(low)
-        for _ in range(self.bisections):
-            middle = (low + high) / 2
-            wrong = self._wrong(space.render(x, share(middle)), y, rows)
-            low, high = torch.where(wrong, low, middle), torch.where(wrong, middle, high)
-        kept = share(high)
-        self.smallest[rows] = space.size(x, kept).double().cpu()
-        self.params[rows] = kept.to(self.params)
+        size, kept, spent = shrunk(self.model, space, x, y, params, self.ids[rows], bisections=self.bisections)
+        self.evaluations += spent
+        self.smallest[rows] = size.cpu()
+        self.known()[rows] = kept.to(self.known())
 
     def _wrong(self, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         self.evaluations += len(x)
         return answers(self.model, x, self.ids[rows]) != y
+
+
+def shrunk(
+    model: Model, space: Space, x: Tensor, y: Tensor, params: Tensor, ids: Tensor, *, bisections: int
+) -> tuple[Float[Tensor, " b"], Tensor, int]:
+    """Go back along fooling directions as far as the model stays wrong.
+
+    Returns:
+        The sizes, the params, and the evaluations spent.
+    """
+
+    def share(part: Tensor) -> Tensor:
+        return part.to(params.dtype).view(-1, *[1] * (params.ndim - 1)) * params
+
+    low = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    high = torch.ones_like(low)
+    for _ in range(bisections):
+        middle = (low + high) / 2
+        wrong = answers(model, space.render(x, share(middle)), ids) != y
+        low, high = torch.where(wrong, low, middle), torch.where(wrong, middle, high)
+    kept = share(high)
+    return space.size(x, kept).double(), kept, bisections * len(x)
