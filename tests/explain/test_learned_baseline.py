@@ -35,7 +35,7 @@ def scene():
 
 
 def l1(model, x, masker, r) -> float:
-    return float(mobius(table(ModelGame(model, x, Features(fill=r), log_odds(1)))).abs().sum())
+    return float(mobius(table(ModelGame(model, x, Features(fill=r), log_odds(1))))[1:].abs().sum())
 
 
 def test_adjoint():
@@ -113,13 +113,26 @@ def test_the_graph_of_a_learned_baseline(scene, rng):
     graph = and_or_graph(model, x, masker, target=1, learn_baseline=settings, rng=rng)
     assert graph.baseline is not None
     assert graph.score == pytest.approx(plain.score)
-    assert graph.terms.abs().sum() == pytest.approx(graph.baseline.l1_after, rel=1e-9)
+    assert graph.l1 == pytest.approx(graph.baseline.l1_after, rel=1e-9)
+    assert plain.l1 == pytest.approx(graph.baseline.l1_before, rel=1e-9)
+    assert graph.l1 < plain.l1
     assert graph.constant == pytest.approx(graph.baseline.score_absent)
     assert graph.evaluations == plain.evaluations + graph.baseline.evaluations
     again = LearnedBaseline.from_dict(graph.baseline.to_dict())
     assert_close(again.baseline, graph.baseline.baseline)
     assert again.trace.tolist() == graph.baseline.trace.tolist()
     assert again.l1_after == graph.baseline.l1_after
+
+
+def test_progress_is_told_in_evaluations_from_the_first_to_the_last(scene, rng):
+    model, x, masker = scene
+    told: list[tuple[int, int]] = []
+    settings = BaselineSettings(steps=3)
+    and_or_graph(model, x, masker, learn_baseline=settings, rng=rng, on_step=lambda *step: told.append(step))
+    whole = 64 * (3 * 3 + 2) + 64 + 128
+    assert {total for _, total in told} == {whole}
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (whole, whole)
 
 
 def test_images_keep_their_bounds_and_what_plays_no_part():

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from pellucid.core import ALONE, Stream, Work
 from pellucid.explain import BaselineSettings, and_or_graph, and_or_graphs, sparsity, sparsity_of
-from pellucid.games import Features, Tokens, logit
+from pellucid.games import Features, Patches, Tokens, logit
 
 
 def network(n: int, classes: int = 3) -> nn.Module:
@@ -44,6 +44,40 @@ def test_chunks_are_kept_and_found_again(scene, rng, tmp_path):
     assert [graph.to_dict() for graph in again] == [graph.to_dict() for graph in first]
     direct = and_or_graph(model, x[0], masker, target=0, learn_baseline=learn, rng=rng.at([0]))
     assert direct.to_dict() == first[0].to_dict()
+
+
+def test_chunks_of_other_players_fills_or_scales_are_not_taken(rng, tmp_path):
+    x, y, work = Stream(2).normal((1, 1, 4, 6)), torch.tensor([0]), Work(folder=tmp_path)
+    with Stream(3).forked():
+        model = nn.Sequential(nn.Flatten(), nn.Linear(24, 8), nn.Tanh(), nn.Linear(8, 2))
+    wide = torch.ones(1, 4, 6)
+    wide[0, 2, 3] = 9.0  # in the middle of what a long repr leaves out
+    ways = [
+        {"masker": Patches((2, 3), fill="zero")},
+        {"masker": Patches((3, 2), fill="zero")},
+        {"masker": Patches((2, 3), fill=torch.ones(1, 1, 1))},
+        {
+            "masker": Patches((2, 3), fill="zero"),
+            "learn_baseline": BaselineSettings(steps=1, scale=torch.ones(1, 4, 6)),
+        },
+        {"masker": Patches((2, 3), fill="zero"), "learn_baseline": BaselineSettings(steps=1, scale=wide)},
+    ]
+    for way in ways:
+        kept = and_or_graphs(model, x, y, rng=rng, work=work, **way)
+        assert kept[0].to_dict() == and_or_graphs(model, x, y, rng=rng, **way)[0].to_dict()
+    assert len(list(tmp_path.rglob("*.safetensors"))) == len(ways)
+
+
+def test_a_model_for_each_input(scene, rng):
+    model, x, y, masker = scene
+    other = network(6).requires_grad_(requires_grad=False)
+    with torch.no_grad():
+        other[0].weight.mul_(2)
+    graphs = and_or_graphs([model, other, model, other], x, y, masker, rng=rng)
+    for k, one in enumerate((model, other)):
+        assert graphs[k].to_dict() == and_or_graphs(one, x, y, masker, rng=rng)[k].to_dict()
+    with pytest.raises(ValueError, match="one model per input is needed, got 2 for 4 inputs"):
+        and_or_graphs([model, other], x, y, masker, rng=rng)
 
 
 def test_numbers_of_known_games(rng):

@@ -92,6 +92,23 @@ def test_a_word_the_model_does_not_read_has_no_effect(model):
     assert max(abs(float(found[players])) for players in found.players if 3 in players) < 1e-5
 
 
+def test_a_table_that_scales_its_embeddings_is_taken_at_its_word(model):
+    class Scaled(nn.Embedding):
+        """As in several translation and language models."""
+
+        def forward(self, ids):
+            return 8 * super().forward(ids)
+
+    plain = model.words
+    model.words = Scaled(12, 6)
+    model.words.load_state_dict(plain.state_dict())
+    played = on_embeddings(model, IDS)
+    with torch.no_grad():
+        assert torch.equal(played(played.inputs[None]), model(IDS[None]))
+    assert torch.equal(played.vector(9), 8 * plain.weight[9])
+    torch.testing.assert_close(played.scale, 8 * plain.weight.detach().std(0))
+
+
 def test_the_words_table_is_told_from_that_of_places(model):
     assert on_embeddings(model, torch.arange(8)).vector(11).shape == (6,)  # id 11 is in the larger table only
 

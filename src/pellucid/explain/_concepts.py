@@ -27,7 +27,7 @@ from pellucid.games import (
 )
 
 from ._and_or_graph import AndOrGraph, Coalition, Kind, Logic, Pattern
-from ._learned_baseline import MOST_PLAYERS, BaselineSettings, LearnedBaseline, Target, check_count
+from ._learned_baseline import MOST_PLAYERS, BaselineSettings, LearnedBaseline, Target, check_count, most_evaluations
 from ._learned_baseline import learn_baseline as baseline_for
 from ._merging import merged
 
@@ -73,7 +73,8 @@ def and_or_graph(
         masker: cuts the input into at most 16 players, such as `Patches((3, 4), background=images)`.
         target: the class whose score is explained; "predicted" is the answer to the whole input.
         value: makes the value function of a class.
-        logic: "and" for AND patterns alone (unique), "and-or" for AND and OR patterns (the split of least sum).
+        logic: "and" for AND patterns alone (unique), "and-or" for AND and OR patterns (the split of least sum up to 10
+            players, above it the best that a first-order search finds; see `games.and_or`).
         learn_baseline: how to learn the baseline that makes the patterns fewer and weaker; the masker's own is kept if
             not given.
         explained: share of variance to explain.
@@ -100,7 +101,8 @@ def and_or_graph(
     y = int(target_classes(model, x[None], target))
     learned = None
     if learn_baseline is not None:
-        learned = baseline_for(model, x, masker, target=y, value=value, settings=learn_baseline, on_step=on_step)
+        first, on_step = in_two(on_step, players.count, learn_baseline.steps)
+        learned = baseline_for(model, x, masker, target=y, value=value, settings=learn_baseline, on_step=first)
         masker = learned.applied(masker)
     values, noise = concept_table(model, x, y, masker, value=value, rng=rng, on_step=on_step)
     graph = and_or_graph_of(
@@ -114,6 +116,19 @@ def and_or_graph(
         baseline=learned,
     )
     return replace(graph, evaluations=graph.evaluations + (target == "predicted"))
+
+
+def in_two(on_step: OnStep, n_players: int, steps: int) -> tuple[OnStep, OnStep]:
+    """Return who watches the learning of a baseline, told steps, and who the graph after it, told evaluations."""
+    learning, rest = most_evaluations(n_players, steps), cost_and_or_graph(n_players)
+
+    def first(done: int, total: int) -> None:
+        on_step(round(learning * done / total), learning + rest)
+
+    def second(done: int, _: int) -> None:
+        on_step(learning + done, learning + rest)
+
+    return first, second
 
 
 def check_settings(explained: float, max_patterns: int, logic: str) -> None:

@@ -2,7 +2,8 @@
 
 The sum L(r) of |w_T(r)| over all patterns falls as the baseline r moves; the patterns explain the score exactly at
 every r. With w = M v (M the Moebius transform) and c = M' sign(w), L = sum of c(S) v(S), so with c held fixed the
-gradient of L is that of a weighted sum of scores: no pattern needs a gradient of its own (arXiv:2111.06206).
+gradient of L is that of a weighted sum of scores: no pattern needs a gradient of its own (arXiv:2111.06206). The empty
+set is no pattern: its sign counts as 0.
 
 Letters: r baseline, w patterns, v worth, c weights of the coalitions, g gradient, b half width of the box.
 """
@@ -27,6 +28,11 @@ Target = int | Literal["predicted"]
 
 _MOST_BYTES = 1 << 29
 """Activations of a whole table are kept for one backward pass up to this size, else computed twice."""
+
+
+def most_evaluations(n_players: int, steps: int) -> int:
+    """Return the most evaluations that learning a baseline takes: three tables a step, the last one, a first look."""
+    return (1 << n_players) * (3 * steps + 2)
 
 
 def check_count(n_players: int) -> None:
@@ -75,7 +81,7 @@ class LearnedBaseline:
 
     Args:
         baseline: in the shape of one input, on the CPU.
-        l1_before: sum of |effect| over all patterns at the usual baseline.
+        l1_before: sum of |effect| over all patterns, the constant left out, at the usual baseline.
         l1_after: the same at the learned baseline; never larger.
         trace: float64 `(steps + 1,)`, the sum before each step and after the last.
         distance: Euclidean distance from the usual baseline.
@@ -252,6 +258,7 @@ class _Search:
         if not bool(v.isfinite().all()):
             raise ModelError("the model gives NaN or infinity on a masked input while its baseline is learned")
         w = mobius(v.detach())
+        w[0] = 0.0
         l1, absent = float(w.abs().sum()), float(v[0].detach())
         if not gradient:
             return l1, absent, torch.zeros_like(r)

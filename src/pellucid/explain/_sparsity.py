@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pellucid.core import ALONE, Interval, Masker, Model, OnStep, Stream, Work, bootstrap
+from pellucid.core import ALONE, Interval, Masker, Model, OnStep, Players, Stream, Work, bootstrap
 from pellucid.games import ValueOf, log_odds, sizes
 
 from ._and_or_graph import AndOrGraph, Logic
-from ._concepts import and_or_graph_of, check_settings, concept_table
+from ._concepts import and_or_graph_of, check_settings, concept_table, in_two
 from ._learned_baseline import BaselineSettings, LearnedBaseline, check_count
 from ._learned_baseline import learn_baseline as baseline_for
 from ._samples import check_samples
@@ -26,7 +27,7 @@ _POINTS = 40
 
 
 def and_or_graphs(
-    model: Model,
+    model: Model | Sequence[Model],
     x: Float[Tensor, "samples *input"] | Int[Tensor, "samples *input"],
     y: Int[Tensor, " samples"],
     masker: Masker | Sequence[Masker],
@@ -44,7 +45,7 @@ def and_or_graphs(
     A sample's graph depends on its id, not on its company, and is the same in one process and in many.
 
     Args:
-        model: maps a batch to logits.
+        model: maps a batch to logits; one for all inputs, or one for each, such as `games.on_embeddings` of each text.
         x: inputs.
         y: the class whose score is explained, per input.
         masker: cuts an input into players; one for all inputs, or one for each.
@@ -58,8 +59,10 @@ def and_or_graphs(
     check_settings(explained, max_patterns, logic)
     ids = check_samples(x, y, rng)
     maskers = [masker] * len(x) if isinstance(masker, Masker) else list(masker)
-    if len(maskers) != len(x):
-        raise ValueError(f"one masker per input is needed, got {len(maskers)} for {len(x)} inputs")
+    models = list(model) if isinstance(model, Sequence) else [model] * len(x)
+    for name, given in (("masker", maskers), ("model", models)):
+        if len(given) != len(x):
+            raise ValueError(f"one {name} per input is needed, got {len(given)} for {len(x)} inputs")
     players = [make(one) for make, one in zip(maskers, x, strict=True)]
     most = max(cut.count for cut in players)
     check_count(most)
@@ -68,17 +71,19 @@ def and_or_graphs(
         k = int(rows)  # one sample is one chunk
         own, found = maskers[k], dict[str, Tensor]()
         if learn_baseline is not None:
-            learned = baseline_for(model, x[k], own, target=int(y[k]), value=value, settings=learn_baseline)
+            first, on_step = in_two(on_step, players[k].count, learn_baseline.steps)
+            learned = baseline_for(
+                models[k], x[k], own, target=int(y[k]), value=value, settings=learn_baseline, on_step=first
+            )
             own, found = learned.applied(own), _packed(learned)
         worth, noise = concept_table(
-            model, x[k], int(y[k]), own, value=value, rng=rng.at(ids[k : k + 1]), on_step=on_step
+            models[k], x[k], int(y[k]), own, value=value, rng=rng.at(ids[k : k + 1]), on_step=on_step
         )
         found["worth"] = torch.nn.functional.pad(worth, (0, (1 << most) - len(worth)), value=torch.nan)
         found["noise"] = torch.tensor(noise, dtype=torch.float64)
         return {key: tensor[None] for key, tensor in found.items()}
 
-    counts = ",".join(str(cut.count) for cut in players)
-    key = f"{counts}|{rng.seed}|{getattr(value, '__name__', value)}|{learn_baseline}"
+    key = f"{_told(players, learn_baseline)}|{rng.seed}|{getattr(value, '__name__', value)}"
     tables = work.map("graphs", ids, compute, chunk=1, key=key)
     return tuple(
         and_or_graph_of(
@@ -92,6 +97,17 @@ def and_or_graphs(
         )
         for k, cut in enumerate(players)
     )
+
+
+def _told(players: Sequence[Players], settings: BaselineSettings | None) -> str:
+    """Return who plays, what absent players show and how that is learned, as a digest: 3 x 4 cells are not 4 x 3."""
+    told = hashlib.sha256(repr(settings and replace(settings, scale=None)).encode())
+    scale = None if settings is None else settings.scale
+    for tensor in (*(part for cut in players for part in (cut.owner, cut.baseline)), scale):
+        if tensor is not None:
+            told.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            told.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return f"{','.join(str(cut.count) for cut in players)}|{told.hexdigest()}"
 
 
 _SCALARS = ("l1_before", "l1_after", "distance", "score_absent_before", "score_absent", "evaluations")

@@ -11,14 +11,17 @@ from torch import Tensor, nn
 
 from pellucid.core import ModelError, device_of, evaluating
 
+_MOST_WORDS = 1 << 15
+"""Words whose spread is measured; all of most vocabularies."""
+
 
 class OnEmbeddings(nn.Module):
     """A model of one text's ids as a model of embeddings `(c, L, D)`; see `on_embeddings`.
 
     Attributes:
         inputs: `(L, D)`, the embeddings of the text's ids: the input to play on.
-        scale: `(D,)`, the standard deviation of the word embeddings per coordinate: what is much for a learned
-            baseline.
+        scale: `(D,)`, the standard deviation of the word embeddings per coordinate, over evenly spaced ids of a large
+            vocabulary: what is much for a learned baseline.
     """
 
     inputs: Float[Tensor, "length width"]
@@ -28,17 +31,24 @@ class OnEmbeddings(nn.Module):
         super().__init__()
         self.model = model
         self._embedding = [embedding]  # in a list: it is the model's own and shall not be listed twice
-        weight = embedding.weight.detach()
-        self._ids = ids.to(weight.device)
-        self.inputs = weight[self._ids]
-        self.scale = weight.std(0)
+        self._ids = ids.to(embedding.weight.device)
+        self.inputs = self._looked_up(self._ids)
+        words = embedding.num_embeddings
+        self.scale = self._looked_up(torch.linspace(0, words - 1, min(words, _MOST_WORDS)).long()).std(0)
 
     def vector(self, token: int) -> Float[Tensor, " width"]:
         """Return the embedding of one id, such as that of the mask."""
-        weight = self._embedding[0].weight.detach()
-        if not 0 <= token < len(weight):
-            raise ValueError(f"the model knows ids from 0 to {len(weight) - 1}, got {token}")
-        return weight[token]
+        words = self._embedding[0].num_embeddings
+        if not 0 <= token < words:
+            raise ValueError(f"the model knows ids from 0 to {words - 1}, got {token}")
+        return self._looked_up(torch.tensor([token]))[0]
+
+    def _looked_up(self, ids: Tensor) -> Tensor:
+        """Return what the table answers, which need not be its weights: some models scale their embeddings there."""
+        table = self._embedding[0]
+        with evaluating(table), torch.no_grad():
+            found: Tensor = table(ids.to(table.weight.device)[None])[0]
+        return found.detach().clone()
 
     def forward(self, embeddings: Tensor) -> Any:
         """Return what the model answers when its words are embedded so."""
