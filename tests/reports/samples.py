@@ -10,12 +10,15 @@ from pellucid.core import (
     Advice,
     Axis,
     Curve,
+    Edge,
     Finding,
     Gallery,
+    Graph,
     Heatmap,
     Line,
     Mark,
     Measure,
+    Node,
     Picture,
     Provenance,
     Table,
@@ -336,6 +339,46 @@ def bottleneck() -> Finding:
     )
 
 
+def graph(
+    names: tuple[str, ...] = FASHION, *, patterns: int = 14, picture: Picture | None = None, title: str = "Graph"
+) -> Graph:
+    """A graph of patterns of drawn players, two shared parts among them."""
+    draw = np.random.default_rng(patterns)
+    n = len(names)
+    shared = ((0, 1), (2, 3, 4)) if n >= 5 else ()
+    nodes = [Node(id="score", label="Sandal", layer=0, kind="root", weight=6.02, detail="A detail")]
+    edges: list[Edge] = []
+    for k in range(patterns):
+        own = tuple(sorted(draw.choice(n, 1 + k % min(4, n), replace=False).tolist()))
+        inside = [c for c, part in enumerate(shared) if k % 3 == c]
+        weight = float(draw.normal() * 3 / (1 + k) ** 0.3)
+        kind = "or" if k % 7 == 3 else "pattern"
+        parts = sorted({*own, *(p for c in inside for p in shared[c])})
+        label = " + ".join(names[p] for p in parts)
+        nodes.append(Node(id=f"p{k}", label=label, layer=1, kind=kind, weight=weight, noise=0.05, players=tuple(parts)))
+        edges += [Edge("score", f"p{k}"), *(Edge(f"p{k}", f"c{c}") for c in inside)]
+        edges += [Edge(f"p{k}", f"i{p}") for p in own if not any(p in shared[c] for c in inside)]
+    for c, part in enumerate(shared):
+        label = " + ".join(names[p] for p in part)
+        nodes.append(Node(id=f"c{c}", label=label, layer=2, kind="coalition", players=part))
+        edges += [Edge(f"c{c}", f"i{p}") for p in part]
+    trends = ("above", "below", "equal")
+    for p, name in enumerate(names):
+        value = "" if picture is not None else f"{p + 0.5:.2f}"
+        nodes.append(
+            Node(id=f"i{p}", label=name, layer=3, kind="player", value=value, trend=trends[p % 3], players=(p,))
+        )
+    return Graph(
+        title=title,
+        layers=("score", "what each pattern adds", "parts shared by patterns", "parts"),
+        nodes=tuple(nodes),
+        edges=tuple(edges),
+        caption="14 patterns of 1,023 explain 95.2% of the variance.",
+        unit="log odds",
+        picture=picture,
+    )
+
+
 def concepts() -> Finding:
     return Finding(
         probe="concepts",
@@ -354,6 +397,12 @@ def concepts() -> Finding:
         level="fine",
         reason="Fine: few patterns reproduce the model on nearly all masked inputs.",
         exhibits=(
+            graph(
+                tuple(f"r{k // 4 + 1}c{k % 4 + 1}" for k in range(12)),
+                picture=Picture(pixels=garment(70), title="answer: Sandal", grid=(3, 4)),
+                title="What makes Sandal: sample 12",
+            ),
+            graph(CLASSES, patterns=9, title=f"What makes {HOSTILE}"),
             Gallery(
                 title="The strongest concepts of four samples",
                 pictures=tuple(

@@ -174,6 +174,71 @@ def test_marks_can_be_chosen(opened: Callable[..., Chrome]) -> None:
     assert (first.get_attribute("aria-pressed"), second.get_attribute("aria-pressed")) == ("false", "true")
 
 
+LIT = """
+  const lit = (selector) => [...document.querySelectorAll(selector)].filter((e) => e.getClientRects().length);
+  return {
+    nodes: lit(".parse-scroll.wide .lit.node").map((e) => e.dataset.node),
+    here: document.activeElement.dataset.node || "",
+    players: (document.activeElement.dataset.players || "").split(" ").filter(Boolean),
+    cells: [...document.querySelectorAll(".parse .lit.cell")].map((e) => e.dataset.player),
+    kind: document.activeElement.classList.contains("for") ? "for" : "against",
+    colored: [...document.querySelectorAll(".parse .lit.cell.for")].length,
+    said: document.querySelector(".parse .readout").textContent,
+    label: document.activeElement.getAttribute("aria-label"),
+  };
+"""
+
+
+def test_the_keyboard_lights_up_a_parse_and_its_cells(opened: Callable[..., Chrome]) -> None:
+    from selenium.webdriver import ActionChains, Keys
+
+    def press(*keys: str) -> dict[str, Any]:
+        ActionChains(chrome).send_keys(*keys).perform()
+        return dict(chrome.execute_script(LIT))
+
+    chrome = opened()
+    graph = chrome.find_element("css selector", ".parse")
+    chrome.execute_script("arguments[0].scrollIntoView({block: 'start', behavior: 'instant'})", graph)
+    root = graph.find_element("css selector", '.parse-scroll.wide [tabindex="0"]')
+    chrome.execute_script("arguments[0].focus()", root)
+    everything = dict(chrome.execute_script(LIT))
+    every = chrome.find_elements("css selector", ".parse:first-of-type .parse-scroll.wide .node")
+    assert (everything["here"], everything["cells"]) == ("0", [])
+    pattern = press(Keys.ARROW_DOWN)
+    assert pattern["here"] in pattern["nodes"]
+    assert "0" in pattern["nodes"]
+    assert len(pattern["nodes"]) < len(every)
+    assert sorted(pattern["cells"]) == sorted(pattern["players"])
+    assert pattern["colored"] == (len(pattern["cells"]) if pattern["kind"] == "for" else 0)
+    assert pattern["said"].strip() == pattern["label"]
+    reached = {pattern["here"]}
+    for _ in range(13):
+        reached.add(press(Keys.ARROW_RIGHT)["here"])
+    assert len(reached) == 14  # every pattern
+    player = press(Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_DOWN)
+    assert len(player["cells"]) == 1
+    press(Keys.ENTER)
+    assert chrome.execute_script("return document.querySelectorAll('.node[aria-selected=true]').length") == 2
+    press(Keys.ESCAPE, Keys.TAB)
+    assert chrome.execute_script("return document.querySelector('.parse').classList.contains('lighting')") is False
+    assert complaints(chrome) == []
+
+
+def test_a_pointer_lights_up_what_it_touches(opened: Callable[..., Chrome]) -> None:
+    chrome = opened()
+    said = chrome.execute_script(
+        "const parse = document.querySelector('.parse');"
+        "parse.querySelector('.cell').dispatchEvent(new Event('pointerenter'));"
+        "const lit = parse.querySelector('.player.lit');"
+        "const text = parse.querySelector('.readout').textContent;"
+        "parse.querySelector('.cell').dispatchEvent(new Event('pointerleave'));"
+        "return [lit && lit.dataset.players, text.trim(), parse.classList.contains('lighting')]"
+    )
+    assert said[0] == "0"
+    assert said[1].startswith("r1c1")
+    assert said[2] is False
+
+
 def test_legends_hide_and_show(opened: Callable[..., Chrome]) -> None:
     chrome = opened()
     scroll_through(chrome)

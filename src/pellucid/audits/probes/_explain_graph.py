@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import final
 
+import torch
 from torch import Tensor
 
 from pellucid.attacks import BALLS, PGD
@@ -21,6 +23,7 @@ from pellucid.core import (
     Stream,
     Subject,
     Work,
+    evaluating,
 )
 from pellucid.explain import (
     AndOrGraph,
@@ -29,12 +32,12 @@ from pellucid.explain import (
     and_or_graphs,
     cost_and_or_graph,
 )
-from pellucid.games import VALUES, ClassScore
+from pellucid.games import VALUES, ClassScore, OnEmbeddings, Words, on_embeddings
 from pellucid.metrics import attacked
 
 from .._batches import kept
 from .._cast import Cast, fill_in_words
-from .._players import is_image, spread
+from .._players import is_image, is_text, spread
 from ._explain import Explain
 from ._explain_graph_findings import ToldGraphs, sample_finding, summary_finding
 
@@ -55,7 +58,8 @@ class ExplainGraph:
         of: whose score: "predicted", "label", a class's name, or its number.
         fill: what an absent player shows: "mean" of the usual inputs, "zero", or for images "blur".
         logic: "and", or "and-or" to split effects into AND and OR patterns.
-        learn_baseline: learn what absent players show, near the fill, so that patterns become fewer and weaker.
+        learn_baseline: learn what absent players show, near the fill, so that patterns become fewer and weaker; words
+            play on their embeddings then.
         explained: share of variance over all masked versions that the kept patterns are to explain.
         max_patterns: most patterns to keep.
         samples: how many samples, drawn evenly from the classes.
@@ -87,6 +91,8 @@ class ExplainGraph:
         """
         part, _, counts = self.prepared(subject)
         cost = sum(cost_and_or_graph(n) + (2**n * (3 * STEPS + 2) if self.learn_baseline else 0) for n in counts)
+        if self.learn_baseline and is_text(subject):
+            cost += len(part)  # a look at how the model embeds each text
         if self.against is not None or self.attack:
             cost *= 2
         if self.attack:
@@ -117,12 +123,24 @@ class ExplainGraph:
                 f"a graph of {most} players would take 2**{most} = {2**most:,} evaluations per sample; use at most "
                 f"{MOST_PLAYERS}, such as --players {_fewer(subject)}"
             )
-        if self.learn_baseline and not (subject.differentiable and part.inputs.is_floating_point()):
-            raise DataError(f"a baseline is learned through gradients, and {subject.name} gives none to its inputs")
+        if self.learn_baseline:
+            for one in (subject, self.against):
+                if one is not None and not _has_gradients(one, part.inputs):
+                    raise DataError(f"a baseline is learned through gradients, and {one.name} gives none to its inputs")
         if self.attack:
             self._attack(subject)
         if self.against is not None and self.against.inputs.shape[1:] != subject.inputs.shape[1:]:
             raise DataError(f"{self.against.name} takes other inputs than {subject.name}; compare models of one input")
+        if self.against is not None and is_text(subject) and not torch.equal(self.against.inputs, subject.inputs):
+            raise DataError(
+                f"{self.against.name} cuts the texts into other tokens than {subject.name}; compare models of one "
+                "tokenizer"
+            )
+        if self.against is not None and self.against.n_classes != subject.n_classes:
+            raise DataError(
+                f"{self.against.name} tells {self.against.n_classes} classes apart but {subject.name} "
+                f"{subject.n_classes}; compare models of the same classes"
+            )
         return part, maskers, counts
 
     def measured(self, subject: Subject, rng: Stream, *, work: Work = ALONE) -> ToldGraphs:
@@ -134,7 +152,7 @@ class ExplainGraph:
         how = self._how()
         classes = how.classes(part)
         cast = Cast.parse(self.players, part)
-        model, inputs, second = self._second(subject, part, classes, rng)
+        model, inputs, second, spent = self._second(subject, part, classes, rng)
         halves = (work.part(0, 0.5), work.part(0.5, 1)) if second else (work, work)
         graphs = self._graphs(subject, part, part.model, part.inputs, classes, maskers, rng, halves[0])
         others: tuple[AndOrGraph, ...] = ()
@@ -154,7 +172,7 @@ class ExplainGraph:
             other_inputs=inputs if self.attack else None,
             second=second,
             players=tuple(players),
-            noun=cast.noun,
+            noun=("feature", "features") if cast.kind == "groups" else cast.noun,
             unit=part.number or (score.name if isinstance(score, ClassScore) else value.replace("_", " ")),
             predicted=self.of == "predicted",
             explained=self.explained,
@@ -170,6 +188,7 @@ class ExplainGraph:
                 "pruning": "greedy, window 20",
                 **({"compared with": second} if second else {}),
             },
+            spent=spent,
         )
 
     def findings(self, told: ToldGraphs, rng: Stream) -> list[Finding]:
@@ -196,28 +215,40 @@ class ExplainGraph:
         rng: Stream,
         work: Work,
     ) -> tuple[AndOrGraph, ...]:
-        return and_or_graphs(
-            model,
+        asked: Model | Sequence[OnEmbeddings] = model
+        settings = _baseline_settings(subject) if self.learn_baseline and not is_text(subject) else None
+        looks = self.learn_baseline and is_text(subject)
+        if looks:
+            asked = played = [on_embeddings(model, ids) for ids in inputs]
+            inputs = torch.stack([one.inputs for one in played])
+            maskers = [_on_embeddings(masker, one) for masker, one in zip(maskers, played, strict=True)]
+            settings = BaselineSettings(steps=STEPS, scale=played[0].scale)
+        graphs = and_or_graphs(
+            asked,
             inputs,
             classes,
             maskers,
             value=VALUES[self._how().score(part)],
             logic=self.logic,
-            learn_baseline=_baseline_settings(subject) if self.learn_baseline else None,
+            learn_baseline=settings,
             explained=self.explained,
             max_patterns=self.max_patterns,
             rng=rng.child("graph").at(part.ids),
             work=work,
         )
+        return tuple(replace(graph, evaluations=graph.evaluations + looks) for graph in graphs)
 
-    def _second(self, subject: Subject, part: Subject, classes: Tensor, rng: Stream) -> tuple[Model, Tensor, str]:
-        """Return what the graphs are compared with: a model, inputs for it, and both in words; empty if nothing."""
+    def _second(self, subject: Subject, part: Subject, classes: Tensor, rng: Stream) -> tuple[Model, Tensor, str, int]:
+        """Return what the graphs are compared with, and what that cost.
+
+        A model, inputs for it, and both in words; empty words if there is nothing to compare with.
+        """
         if self.against is not None and self.attack:
             raise DataError("compare with another model or with attacked inputs, not with both at once")
         if self.against is not None:
-            return self.against.model, part.inputs, self.against.name
+            return self.against.model, part.inputs, self.against.name, 0
         if not self.attack:
-            return part.model, part.inputs, ""
+            return part.model, part.inputs, "", 0
         found = attacked(
             part.model,
             part.inputs,
@@ -226,7 +257,8 @@ class ExplainGraph:
             rng=rng.child("attack").at(part.ids),
             batch_size=kept(part),
         )
-        return part.model, found.inputs.to(part.inputs), f"the same inputs attacked by {self.attack}"
+        what = f"the same inputs attacked by {self.attack}"
+        return part.model, found.inputs.to(part.inputs), what, found.evaluations
 
     def _attack(self, subject: Subject) -> PGD:
         match = re.fullmatch(r"(linf|l2):(\d*\.?\d+)(?:/(\d*\.?\d+))?", self.attack)
@@ -237,6 +269,27 @@ class ExplainGraph:
         radius = float(match[2]) / float(match[3] or 1)
         scale = None if is_image(subject) else spread(subject).to(subject.inputs)
         return PGD(BALLS[match[1]](radius, bounds=subject.bounds, scale=scale))
+
+
+def _has_gradients(subject: Subject, inputs: Tensor) -> bool:
+    """Whether scores follow the inputs, or the embeddings of a text.
+
+    Raises:
+        ModelError: the model of texts has no embeddings to play on.
+    """
+    if not is_text(subject):
+        return subject.differentiable and inputs.is_floating_point()
+    played = on_embeddings(subject.model, inputs[0])
+    with evaluating(played), torch.enable_grad():
+        return bool(played(played.inputs[None].clone().requires_grad_()).requires_grad)
+
+
+def _on_embeddings(masker: Masker, played: OnEmbeddings) -> Masker:
+    """Return the words of a text as players on its embeddings; absent ones show that of the same token."""
+    assert isinstance(masker, Words)
+    token = masker.text.absent if masker.fill is None else masker.fill
+    assert isinstance(token, int)
+    return replace(masker, fill=played.vector(token))
 
 
 def _baseline_settings(subject: Subject) -> BaselineSettings:
