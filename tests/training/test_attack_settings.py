@@ -1,8 +1,19 @@
 import msgspec
 import pytest
 
-from pellucid.attacks import L2, PGD, Flow, GridSearch, IntegratedSpatial, Linf, RandomSearch, RotateTranslate
+from pellucid.attacks import (
+    L2,
+    PGD,
+    Flow,
+    GridSearch,
+    IntegratedSpatial,
+    Linf,
+    RandomSearch,
+    RotateTranslate,
+    standard_ensemble,
+)
 from pellucid.training import AttackSettings
+from pellucid.training.objectives import Adversarial, Attacks
 
 
 @pytest.mark.parametrize(
@@ -50,9 +61,29 @@ def test_a_table_names_an_attack(settings, attack, text):
     assert msgspec.convert(msgspec.to_builtins(built), AttackSettings) == built
 
 
+def test_an_ensemble_is_the_standard_one():
+    settings = AttackSettings(space="l2", eps=0.5, search="ensemble", steps=7, queries=30)
+    built = settings.build(early_stop=True, classes=3)
+    assert built == standard_ensemble(L2(0.5), 3, steps=7, queries=30)
+    assert str(settings) == "the ensemble of four attacks, l2 eps 0.5, 7 steps, 30 queries"
+    assert settings.budget == "l2,0.5"
+    with pytest.raises(ValueError, match="needs to know how many classes"):
+        settings.build()
+
+
+@pytest.mark.parametrize("objective", ["adversarial", "attacks"])
+def test_an_ensemble_is_not_for_training(objective):
+    attack = AttackSettings(eps=0.1, search="ensemble")
+    with pytest.raises(ValueError, match=r"is for the final test, under \[test\]"):
+        Adversarial(attack=attack) if objective == "adversarial" else Attacks(attacks={"linf": attack})
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"space": "flow", "search": "ensemble"}, 'search = "ensemble" is for linf and l2; use gradient or random'),
+        ({"eps": 0.1, "queries": 5}, "queries does nothing for an attack in linf by gradient search"),
+        ({"eps": 0.1, "search": "ensemble", "draws": 5}, "draws does nothing for an attack in linf by ensemble search"),
         ({}, "an attack in the space linf needs eps, the radius"),
         (
             {"space": "flow", "eps": 0.1},

@@ -22,6 +22,10 @@ PARETO = (
     "test.limit=12",
     "test.attacks.linf.eps=0.1",
     "test.attacks.linf.steps=3",
+    "test.attacks.ensemble.search=ensemble",
+    "test.attacks.ensemble.eps=0.1",
+    "test.attacks.ensemble.steps=2",
+    "test.attacks.ensemble.queries=3",
     "test.attacks.flow.space=flow",
     "test.attacks.flow.steps=2",
     "test.attacks.spatial.space=spatial",
@@ -50,14 +54,14 @@ def test_a_sweep_is_trained_measured_and_opened_again(pareto, tmp_path):
     found = sweep(pareto, tmp_path / "s", seeds=(4,), **settings, on_event=lambda title, e: told.append(title))
     front = found.front
     assert [(m.label, m.seed) for m in front.models] == [("0", 4), ("1.0", 4)]
-    assert front.axes == ("natural", "linf", "flow", "spatial", "rt")
+    assert front.axes == ("natural", "linf", "ensemble", "flow", "spatial", "rt")
     assert front.samples == 12
     assert front.name == "tiny"
     assert front.complete
     assert any(model.member for model in front.models)
     assert told[0] == "rho = 0, seed 4"
     for model in front.models:
-        natural, linf, flow, spatial, rt = model.values
+        natural, linf, ensemble, flow, spatial, rt = model.values
         assert spatial <= min(flow, rt) <= natural
         assert linf <= natural
         assert sum(weights[-1] for weights in model.weights.values()) == pytest.approx(1, abs=1e-5)

@@ -80,7 +80,8 @@ def _wrong(
         with evaluating(model), torch.no_grad():
             wrong: Tensor = model(x).argmax(1) != y
         return wrong
-    attack, stream = step.attack.build(early_stop=True), rng.child(*step.purpose).at(dataset.ids[rows])
+    attack = step.attack.build(early_stop=True, classes=len(dataset.class_names))
+    stream = rng.child(*step.purpose).at(dataset.ids[rows])
     if isinstance(attack, IntegratedSpatial):
         # What its parts found it can do too: without them its accuracy could be above theirs.
         return attack(model, x, y, rng=stream, starts=winners).success

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from pellucid.core import Batch, Stream
 
-from .._attack import AttackSettings
+from .._attack import AttackSettings, trainable
 
 
 class Adversarial(
@@ -27,6 +27,9 @@ class Adversarial(
 
     attack: AttackSettings
     label_smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+
+    def __post_init__(self) -> None:
+        trainable(self.attack)
 
     def __call__(self, model: nn.Module, batch: Batch, *, rng: Stream) -> Mapping[str, Tensor]:
         """Return the terms of one batch; `rng` is bound to the batch's ids."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from pellucid.core import Batch, Stream
 
-from .._attack import AttackSettings
+from .._attack import AttackSettings, trainable
 
 NATURAL = "natural"
 
@@ -50,6 +50,8 @@ class Attacks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         taken = [name for name in self.attacks if name in (NATURAL, "accuracy", "loss", "rate") or "." in name]
         if taken:
             raise ValueError(f"an attack cannot be called {taken[0]!r}; choose another name")
+        for attack in self.attacks.values():
+            trainable(attack)
 
     @property
     def terms(self) -> tuple[str, ...]:
