@@ -260,6 +260,8 @@ CALLS: dict[str, Case] = {
     "audits.audit": lambda s: _audit(s),
     "audits.Explain": lambda s: audits.Explain(players="grid:2", samples=2)(s.subject, 10_000, s.rng),
     "audits.explain": lambda s: audits.explain(s.subject, audits.Explain(players="grid:2", samples=2)),
+    "audits.ExplainGraph": lambda s: audits.ExplainGraph(players="grid:2", samples=2)(s.subject, 10_000, s.rng),
+    "audits.explain_graph": lambda s: audits.explain_graph(s.subject, audits.ExplainGraph(players="grid:2", samples=2)),
     "audits.check": lambda s: audits.check(s.subject, "accuracy >= 0", budget=5000),
 }
 PROBES: dict[str, Case] = {

@@ -159,8 +159,8 @@ def cost_reliance(samples: int, *, views: int = len(GRIDS) + 2 * len(RADII)) -> 
 
 def reliance(
     model: Model,
-    x: Images,
-    y: Int[Tensor, " samples"],
+    x: Tensor,
+    y: Tensor,
     *,
     grids: Sequence[int] = GRIDS,
     low: Sequence[float] = RADII,
@@ -179,8 +179,8 @@ def reliance(
 
     Args:
         model: maps `(b, C, H, W)` to logits `(b, K)`; its own device is used.
-        x: images.
-        y: true labels.
+        x: images `(N, C, H, W)`.
+        y: true labels `(N,)`.
         grids: patches per side of the shuffled views.
         low, high: radii of the low-passed and the high-passed views, as shares of the Nyquist frequency.
         bounds: least and greatest legal value; None for none.

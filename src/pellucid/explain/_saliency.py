@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from pellucid.core import DataError, Model, ModelError, Stream, check_pictures, device_of, evaluating, logit
@@ -19,8 +19,8 @@ def cost_smooth_grad(images: int, *, samples: int = SAMPLES) -> int:
 
 def smooth_grad(
     model: Model,
-    x: Float[Tensor, "images channels height width"],
-    y: Int[Tensor, " images"],
+    x: Tensor,
+    y: Tensor,
     *,
     samples: int = SAMPLES,
     noise: float = NOISE,
@@ -36,8 +36,8 @@ def smooth_grad(
 
     Args:
         model: maps `(b, C, H, W)` to logits `(b, K)`; its own device is used.
-        x: images.
-        y: the class whose logit is followed.
+        x: images `(N, C, H, W)`.
+        y: `(N,)`, the class whose logit is followed.
         samples: noisy copies of each image.
         noise: standard deviation of the noise, as a share of each image's range.
         rng: bind it to sample ids with `rng.at(ids)`.

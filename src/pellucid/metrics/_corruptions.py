@@ -1,10 +1,10 @@
 """Common corruptions: what cameras, transmission and storage do to pictures, at five severities, and the accuracy left.
 
 The strengths are those of CIFAR-10-C for images of at most 64 pixels a side and those of ImageNet-C for larger ones
-(Hendrycks and Dietterich 2019, arXiv:1903.12261); lengths in pixels grow with the image from 32 and 224 pixels on. The
-code is our own, so numbers are near those of the published files and not the same. Left out: fog, frost and snow, which
-need rendered clouds and photographs; glass blur, which is slow to do one swap after the other; elastic transforms,
-which the attacks with flows cover.
+(Hendrycks and Dietterich 2019, arXiv:1903.12261). Lengths in pixels grow with small images from 32 pixels on, and are in
+proportion to 224 pixels in larger ones. The code is our own, so numbers are near those of the published files and not
+the same. Left out: fog, frost and snow, which need rendered clouds and photographs; glass blur, which is slow to do one
+swap after the other; elastic transforms, which the attacks with flows cover.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from pellucid.core import (
     Stream,
     Work,
     bootstrap,
+    check_pictures,
     device_of,
     nearest,
     paired_difference,
@@ -96,10 +97,14 @@ def _impulse_noise(x: Tensor, share: float, _: float, rng: Stream) -> Tensor:
 
 
 def _defocus_blur(x: Tensor, radius: float, softness: float, _: Stream) -> Tensor:
-    """A disc in place of each point, its edge softened by a small Gaussian."""
-    reach = math.ceil(radius)
-    steps = torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)
-    disc = (steps[:, None].square() + steps.square() <= radius**2).to(x)
+    """A disc in place of each point, its edge softened by a small Gaussian; pixels count by how far it covers them."""
+    reach, parts = math.ceil(radius + 0.5), 8
+    fine = (torch.arange((2 * reach + 1) * parts, dtype=x.dtype, device=x.device) + 0.5) / parts - 0.5 - reach
+    covered = (fine[:, None].square() + fine.square() <= radius**2).to(x)
+    disc = functional.avg_pool2d(covered[None], parts)[0]
+    if radius <= 0.5:  # within one pixel
+        disc = torch.zeros_like(disc)
+        disc[reach, reach] = 1
     if softness > 0:
         half = 1 if radius <= 8 else 2
         soft = torch.exp(-torch.arange(-half, half + 1, dtype=x.dtype, device=x.device).square() / (2 * softness**2))
@@ -121,10 +126,11 @@ def _motion_blur(x: Tensor, radius: float, deviation: float, rng: Stream) -> Ten
     along = torch.stack((-angle.sin(), angle.cos()), 1)
     places = torch.arange(2 * math.ceil(radius) + 1, dtype=torch.float64)
     weights = torch.exp(-places.square() / (2 * deviation**2)) if deviation > 0 else (places == 0).double()
+    weights = torch.where(weights > 1e-4, weights, 0.0)
     weights /= weights.sum()
     total = weights[0].item() * x
     for place, weight in zip(places[1:].tolist(), weights[1:].tolist(), strict=True):
-        if weight > 1e-4:
+        if weight > 0:
             total = total + weight * warp(x, shift=place * along, padding="border")
     return total
 
@@ -261,7 +267,8 @@ def corruption_strength(name: str, severity: int, shape: Sequence[int]) -> tuple
     size = "small" if side <= SMALL else "large"
     strength = (CORRUPTIONS[name].small if size == "small" else CORRUPTIONS[name].large)[severity - 1]
     longer = _IN_PIXELS.get(name, (False, False))
-    first, second = (s * side / _SIDES[size] if pixels else s for s, pixels in zip(strength, longer, strict=True))
+    scale = side / _SIDES[size] if size == "large" else max(1.0, side / _SIDES[size])
+    first, second = (s * scale if pixels else s for s, pixels in zip(strength, longer, strict=True))
     return first, second
 
 
@@ -303,8 +310,7 @@ def _checked(x: Tensor, bounds: tuple[float, float]) -> tuple[float, float]:
     low, high = float(bounds[0]), float(bounds[1])
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(f"bounds must be two finite numbers, the lower first, got {bounds}")
-    if x.numel() == 0:
-        raise DataError(f"corruptions need at least one image, got shape {tuple(x.shape)}")
+    check_pictures(x)
     least, most = (float(end) for end in x.aminmax())
     slack = 1e-6 * (high - low)
     if not (least >= low - slack and most <= high + slack):  # false for NaN too
@@ -359,8 +365,8 @@ def cost_corruption_accuracy(samples: int, *, names: int = len(CORRUPTIONS), sev
 
 def corruption_accuracy(
     model: Model,
-    x: Images,
-    y: Int[Tensor, " samples"],
+    x: Tensor,
+    y: Tensor,
     *,
     bounds: tuple[float, float] = (0.0, 1.0),
     names: Sequence[str] = tuple(CORRUPTIONS),
@@ -376,8 +382,8 @@ def corruption_accuracy(
 
     Args:
         model: maps `(b, C, H, W)` to logits `(b, K)`; its own device is used.
-        x: images within `bounds`.
-        y: true labels.
+        x: images `(N, C, H, W)` within `bounds`.
+        y: true labels `(N,)`.
         bounds: values of black and of full brightness.
         names: which of `CORRUPTIONS`.
         severities: which of 1 to 5.

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 WORKS = {
     "1412.6572": ("I. J. Goodfellow, J. Shlens, C. Szegedy", "Explaining and Harnessing Adversarial Examples", 2015),
+    "1706.03825": (
+        "D. Smilkov, N. Thorat, B. Kim, F. Viégas, M. Wattenberg",
+        "SmoothGrad: removing noise by adding noise",
+        2017,
+    ),
     "1706.04599": ("C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger", "On Calibration of Modern Neural Networks", 2017),
     "1706.06083": (
         "A. Madry, A. Makelov, L. Schmidt, D. Tsipras, A. Vladu",
@@ -22,7 +27,22 @@ WORKS = {
         "Obfuscated Gradients Give a False Sense of Security: Circumventing Defenses to Adversarial Examples",
         2018,
     ),
+    "1811.12231": (
+        "R. Geirhos and others",
+        "ImageNet-trained CNNs are biased towards texture; increasing shape bias improves accuracy and robustness",
+        2019,
+    ),
     "1902.06705": ("N. Carlini and others", "On Evaluating Adversarial Robustness", 2019),
+    "1903.12261": (
+        "D. Hendrycks, T. Dietterich",
+        "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations",
+        2019,
+    ),
+    "1906.08988": (
+        "D. Yin, R. Gontijo Lopes, J. Shlens, E. D. Cubuk, J. Gilmer",
+        "A Fourier Perspective on Model Robustness in Computer Vision",
+        2019,
+    ),
     "2003.01690": (
         "F. Croce, M. Hein",
         "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse Parameter-free Attacks",

@@ -137,7 +137,7 @@ class Corruptions:
                     "corruptions": ", ".join(result.names),
                     "severities": "1 to 5, with the strengths of "
                     + ("CIFAR-10-C" if size == "small" else "ImageNet-C")
-                    + " and lengths in proportion to the image",
+                    + " and lengths that grow with the image",
                     "interval": "bootstrap over samples, 1000 draws, 95%; Wilson for single cells",
                 },
             ),
@@ -176,8 +176,8 @@ def _answer(subject: Subject, result: CorruptionAccuracy, worst: list[int]) -> s
     at_worst = int(severest.argmin())
     return (
         f"Over {kinds} at {len(result.severities)} severities each, the accuracy {change} on average, on "
-        f"{count(len(subject), 'sample')}. Lowest is it under {named}. The lowest of all at severity "
-        f"{result.severities[-1]}: {percent(float(severest[at_worst]))} under {in_words(result.names[at_worst])}."
+        f"{count(len(subject), 'sample')}. It is lowest under {named}. At severity {result.severities[-1]} it goes "
+        f"down to {percent(float(severest[at_worst]))} ({in_words(result.names[at_worst])})."
     )
 
 
@@ -359,14 +359,14 @@ _UNITS = {
     "shot-noise": "photons at full brightness",
     "impulse-noise": "share of the elements",
     "defocus-blur": "radius in pixels",
-    "motion-blur": "length in pixels",
+    "motion-blur": "spread of the tail in pixels",
     "zoom-blur": "enlargement up to",
     "brightness": "added to brightness",
     "contrast": "contrast left",
     "pixelate": "pixels left per side",
     "jpeg": "JPEG quality",
 }
-"""What the first number of a strength is; in [0, 1] where it is a brightness."""
+"""What the number shown is: the second of motion blur, whose first only cuts the tail, else the first."""
 
 
 def _strengths(subject: Subject) -> Table:
@@ -375,7 +375,11 @@ def _strengths(subject: Subject) -> Table:
         title="Strength of each corruption",
         columns=("corruption", "what the number is", *(f"severity {severity}" for severity in SEVERITIES)),
         rows=tuple(
-            (in_words(name), _UNITS[name], *(brief(corruption_strength(name, s, shape)[0]) for s in SEVERITIES))
+            (
+                in_words(name),
+                _UNITS[name],
+                *(brief(corruption_strength(name, s, shape)[name == "motion-blur"]) for s in SEVERITIES),
+            )
             for name in CORRUPTIONS
         ),
         caption="Brightness runs from 0 to 1. Lengths grow with the image.",

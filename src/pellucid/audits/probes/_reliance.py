@@ -377,13 +377,11 @@ def _saliency(subject: Subject, answers: Tensor, maps: Tensor) -> Gallery:
                 caption=f"sample {int(subject.ids[k])}, {told}",
                 bounds=subject.bounds,
             ),
-            picture(
-                (maps[k] / top).clamp(0, 1)[None], title="saliency", caption="white: most sensitive", bounds=(0.0, 1.0)
-            ),
+            picture((maps[k] / top).clamp(0, 1)[None], title="saliency", bounds=(0.0, 1.0)),
         ]
     return Gallery(
         title="Where the score of the answer is sensitive",
         pictures=tuple(shown),
         caption="Pictures and their SmoothGrad maps: the gradient of the answered class's logit, averaged over noisy "
-        "copies. Each map has a scale of its own.",
+        "copies. White is most sensitive; each map has a scale of its own.",
     )
