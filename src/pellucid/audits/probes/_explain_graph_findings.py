@@ -62,6 +62,7 @@ class ToldGraphs:
         predicted: whether the classes are what the model answers.
         explained, max_patterns: what was asked for.
         settings: every setting that changes the numbers.
+        spent: model evaluations spent beside those of the graphs and the answers, such as an attack's.
     """
 
     subject: Subject
@@ -78,6 +79,7 @@ class ToldGraphs:
     explained: float
     max_patterns: int
     settings: dict[str, str | int | float | bool | None]
+    spent: int = 0
 
     def class_name(self, k: int) -> str:
         """Return the name of the class whose score is explained on the k-th sample."""
@@ -268,7 +270,7 @@ def summary_finding(told: ToldGraphs, rng: Stream) -> Finding:
         exhibits=(*_summary_curves(told), _samples(told)),
         provenance=Provenance(
             seed=0,
-            evaluations=sum(g.evaluations for g in (*graphs, *told.others)) + told.predicted * len(graphs),
+            evaluations=sum(g.evaluations for g in (*graphs, *told.others)) + told.predicted * len(graphs) + told.spent,
             sample_ids=ids_of(told.subject),
             settings=told.settings,
         ),
