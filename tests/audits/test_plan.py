@@ -30,7 +30,7 @@ def test_objects_take_the_place_of_their_name_and_new_ones_come_last():
 
         def __call__(self, subject, budget, rng, *, work=None): ...
 
-    robust, own = Robustness(norms=("l2",)), Own()
+    robust, own = Robustness(attacks=("l2",)), Own()
     picked = chosen([own, robust, "accuracy"], ())
     assert list(picked) == ["accuracy", "robustness", "own"]
     assert picked["robustness"] is robust

@@ -13,9 +13,9 @@ from pellucid.core import PellucidError, RunError, Subject
 @pytest.mark.parametrize(
     ("changes", "made"),
     [
-        (["robustness.norms=linf"], Robustness(norms=("linf",))),
-        (["robustness.norms=l2,linf"], Robustness(norms=("l2", "linf"))),
-        (['robustness.norms=["l2"]'], Robustness(norms=("l2",))),
+        (["robustness.attacks=linf"], Robustness(attacks=("linf",))),
+        (["robustness.attacks=l2,linf"], Robustness(attacks=("l2", "linf"))),
+        (['robustness.attacks=["l2"]'], Robustness(attacks=("l2",))),
         (["robustness.radii.linf=0.1"], Robustness(radii={"linf": (0.1,)})),
         (
             ["robustness.radii.linf=0.1,0.2", "robustness.radii.l2=1"],
@@ -37,12 +37,15 @@ def test_without_changes_names_stay_names():
     ("change", "words"),
     [
         ("robustness", "takes key=value, got 'robustness'; write it like bottleneck.settings=official"),
-        ("robustnes.norms=linf", "no probe 'robustnes'; did you mean robustness?"),
-        ("robustness.norm=linf", "no setting 'norm' of robustness; did you mean norms?"),
-        ("robustness=linf", "no setting of robustness is named; its settings are radii, norms"),
+        ("robustnes.attacks=linf", "no probe 'robustnes'; did you mean robustness?"),
+        ("robustness.attack=linf", "no setting 'attack' of robustness; did you mean attacks?"),
+        (
+            "robustness=linf",
+            "no setting of robustness is named; its settings are radii, attacks, flow_px, max_deg, max_px, padding",
+        ),
         ("accuracy.norms=linf", "the probe accuracy has no settings"),
         ("robustness.name=other", "no setting 'name' of robustness"),
-        ("robustness.norms=l3", "norms are linf and l2, got 'l3'"),
+        ("robustness.attacks=l3", "attacks are linf, l2, flow, rt, spatial and ensemble, got 'l3'"),
         ("robustness.radii=7", "robustness.radii=7: expected `object`, got `int`"),
         ("concepts.grid=3", "the probe concepts is not asked"),
     ],
@@ -60,16 +63,16 @@ def test_one_value_twice_as_table_and_value():
 
 
 def test_settings_are_listed_with_their_meaning():
-    radii, norms = settings_of(Robustness())
-    assert norms[:2] == ("norms", ("linf", "l2"))
-    assert "norms to attack in" in norms.text
+    radii, attacks = settings_of(Robustness())[:2]
+    assert attacks[:2] == ("attacks", ())
+    assert "which of linf, l2" in attacks.text
     assert radii.text.startswith("more radii")
     assert all(setting.text for probe in (PROBES | MORE).values() for setting in settings_of(probe))
 
 
 def test_changed_settings_are_those_that_differ():
     assert changed_settings(Robustness()) == {}
-    assert changed_settings(Robustness(norms=("l2",))) == {"norms": ("l2",)}
+    assert changed_settings(Robustness(attacks=("l2",))) == {"attacks": ("l2",)}
 
 
 @pytest.fixture
@@ -82,7 +85,7 @@ def subject():
 
 def test_the_report_and_its_next_commands_keep_the_settings(subject, tmp_path):
     probes = with_settings(["bottleneck"], ["bottleneck.grid=3x4"])
-    command = "pellucid audit net data --budget 9000 --set bottleneck.grid=3x4 --set robustness.norms=linf"
+    command = "pellucid audit net data --budget 9000 --set bottleneck.grid=3x4 --set robustness.attacks=linf"
     report = pellucid.audit(subject, probes=probes, budget=9_000, command=command, out=tmp_path / "a")
     (finding,) = [f for f in report.findings if f.name.startswith("bottleneck")]
     assert finding.provenance.settings["chosen settings"] == "grid = (3, 4)"
@@ -95,6 +98,6 @@ def test_the_report_and_its_next_commands_keep_the_settings(subject, tmp_path):
 
 def test_the_command_lists_settings_and_refuses_unknown_ones(capsys):
     assert main(["probes", "list"]) == 0
-    assert "robustness.norms" in capsys.readouterr().out
+    assert "robustness.attacks" in capsys.readouterr().out
     assert main(["audit", "fashion-standard", "fashion-mnist", "--set", "bottleneck.gird=3"]) == 2
     assert "did you mean grid?" in capsys.readouterr().err

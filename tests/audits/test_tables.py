@@ -166,10 +166,20 @@ def test_combinations_and_settings_name_the_features(report):
 def test_a_model_without_gradients_answers_everything_else():
     made = pellucid.audit(subject(blind=True), budget=300_000, quick=True)
     assert {s.probe: s.reason for s in made.skipped} == {
-        "robustness": "needs gradients, and line gives none",
         "feature-diversity": "line has no activation, linear or convolutional layer to watch",
     }
-    assert [f.name for f in made.findings] == ["accuracy", "calibration", "bottleneck", "concepts"]
+    assert [f.name for f in made.findings] == [
+        "accuracy",
+        "calibration",
+        "robustness-linf",
+        "robustness-l2",
+        "bottleneck",
+        "concepts",
+    ]
+    searched = finding(made, "robustness-linf")
+    assert searched.provenance.settings["attack"] == "Square"
+    assert "The attack is Square with 60 queries" in searched.answer
+    assert any("flow, rt and spatial, because" in caution for caution in searched.cautions)
     assert not made.failed
 
 
@@ -221,8 +231,9 @@ def test_scikit_learn_models_are_audited_end_to_end(kind, tmp_path):
     model.fit(np.asarray(train.inputs), np.asarray(train.labels))
     audited = pellucid.subject(model, "breast-cancer", samples=60)
     report = pellucid.audit(audited, quick=True, out=tmp_path / "run")
-    assert [f.name for f in report.findings] == ["accuracy", "calibration", "bottleneck", "concepts"]
-    assert {s.probe for s in report.skipped} == {"robustness", "feature-diversity"}
+    names = ["accuracy", "calibration", "robustness-linf", "robustness-l2", "bottleneck", "concepts"]
+    assert [f.name for f in report.findings] == names
+    assert {s.probe for s in report.skipped} == {"feature-diversity"}
     assert finding(report, "accuracy").measure.value > 85
     assert "concave points" in str(tables(finding(report, "concepts"))["Strongest patterns"].rows)
     assert Report.load(tmp_path / "run").findings[-1].provenance.settings["players"] == "10 groups of features"

@@ -18,11 +18,12 @@ from ._explain_graph import ExplainedGraphs, GraphFile, GraphSample, explain_gra
 from ._front import front_report
 from ._graphs import graph_exhibit
 from ._plan import DEFAULT_BUDGET, DEFAULT_SAMPLES, Plan, plan, seconds_per_evaluation
-from ._requirements import MEASURES, Known, Requirement, Requirements, Settings, check_known
+from ._requirements import ATTACKS, MEASURES, Known, Requirement, Requirements, Settings, check_known
 from ._settings import ProbeSetting, changed_settings, settings_of, with_settings
 from .probes import MORE, PROBES, Explain, ExplainGraph
 
 __all__ = [
+    "ATTACKS",
     "DEFAULT_BUDGET",
     "DEFAULT_SAMPLES",
     "MEASURES",

@@ -309,8 +309,12 @@ _SETTINGS = {
 _SUBJECT = "pellucid audit MODEL DATA"
 """How probes begin a command about their own subject; they need not know what it is called on the command line."""
 
-_OWN = dict.fromkeys(("budget", "samples", "seed", "probe", "skip", "set", "out", "require", "requirements"), 1)
-_OWN = {f"--{name}": values for name, values in (_OWN | dict.fromkeys(("quick", "confident"), 0)).items()}
+_VERBS = ("pellucid audit ", "pellucid check ", "pellucid robustness ")
+
+_OWN = dict.fromkeys(
+    ("attacks", "budget", "samples", "seed", "probe", "skip", "set", "out", "require", "requirements"), 1
+)
+_OWN = {f"--{name}": values for name, values in (_OWN | dict.fromkeys(("quick", "confident", "no-explain"), 0)).items()}
 """Options of the command that made this report, with their number of values, which the next one chooses itself."""
 
 
@@ -336,7 +340,7 @@ def _stamped(finding: Finding, seed: int, chosen: Mapping[str, object], command:
 
 def _subject_of(command: str) -> tuple[str, str] | None:
     """Return the beginning of a command about the same model and data, and the options that say how to read them."""
-    words = shlex.split(command) if command.startswith(("pellucid audit ", "pellucid check ")) else []
+    words = shlex.split(command) if command.startswith(_VERBS) else []
     if len(words) < 4:
         return None
     kept, rest = [], iter(words[4:])

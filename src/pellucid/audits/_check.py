@@ -14,7 +14,7 @@ from pellucid.reports import Check, Report, Result
 from ._audit import audit
 from ._events import OnEvent, unwatched
 from ._plan import DEFAULT_BUDGET
-from ._requirements import Requirement, Requirements, Settings, check_known
+from ._requirements import ATTACKS, NORMS, Requirement, Requirements, Settings, check_known
 from ._settings import with_settings
 from ._wording import listed
 from .probes import MORE, PROBES, Robustness
@@ -134,9 +134,14 @@ def probes_for(demands: Sequence[Requirement], *, beside: Sequence[str] = ()) ->
     chosen: list[str | Probe] = [name for name in probes if name in wanted and name != "robustness"]
     if "robustness" not in wanted:
         return chosen
-    norms = tuple(n for n in ("linf", "l2") if "robustness" in beside or any(d.norm == n for d in demands))
-    radii = {n: tuple(sorted({d.radius for d in demands if d.norm == n and d.radius is not None})) for n in norms}
-    return [*chosen, Robustness(radii=radii, norms=norms)]
+    names = {d.norm for d in demands if d.probe == "robustness"}
+    if "robustness" in beside:
+        names |= set(NORMS)
+    if "worst" in names:
+        names |= {"linf", "l2", "flow", "rt", "spatial"}
+    attacks = tuple(name for name in ATTACKS if name in names)
+    radii = {n: tuple(sorted({d.radius for d in demands if d.norm == n and d.radius is not None})) for n in NORMS}
+    return [*chosen, Robustness(radii={n: radii[n] for n in radii if n in attacks}, attacks=attacks)]
 
 
 def judge(report: Report, demands: Sequence[Requirement], *, confident: bool = False) -> Check:

@@ -17,6 +17,10 @@ from pellucid.core import RequirementError, nearest, path_kind, read_toml
 Comparison = Literal[">=", ">", "<=", "<"]
 
 NORMS = ("l2", "linf")
+ATTACKS = ("linf", "l2", "flow", "rt", "spatial", "ensemble")
+"""What the probe of robustness attacks by; those after the norms have one budget and no radius."""
+
+_WHOLE = (*ATTACKS[2:], "worst")
 
 GRAMMAR = "write MEASURE >= NUMBER, with >=, >, <= or <, such as `robust_accuracy[linf,0.1] >= 0.6`"
 
@@ -77,7 +81,7 @@ MEASURES: Mapping[str, Known] = MappingProxyType(
         "perturbation_likeness": Known("attack-attribution", "", False),
         "recovered": Known("attack-orders", "", True),
         "reliance_clean_accuracy": Known("reliance", "", True),
-        "robust_accuracy": Known("robustness", "norm,radius", True),
+        "robust_accuracy": Known("robustness", "norm,radius or attack", True),
         "score_drop": Known("attack-orders", "", False),
         "shape_reliance": Known("reliance", "", True),
         "shuffled_accuracy": Known("reliance", "patches", True),
@@ -280,7 +284,8 @@ def check_known(demands: Iterable[Requirement], *, also: Iterable[str] = ()) -> 
         needed = bool(known.detail) and "optional" not in known.detail
         if bracket and not known.detail:
             raise RequirementError(f"{demand}: {base} takes no brackets; write {base}")
-        if demand.norm and demand.norm not in NORMS:
+        allowed = (*NORMS, *_WHOLE) if known.probe == "robustness" else NORMS
+        if demand.norm and demand.norm not in allowed:
             raise RequirementError(
                 f"{demand} names the norm {demand.norm!r}; a robustness probe knows the norms l2 and linf"
             )
@@ -293,7 +298,7 @@ def _canonical(name: str, place: str) -> tuple[str, float | None]:
     parts = _NAME.fullmatch(name)
     if parts is None:
         raise RequirementError(f"{place}{_quoted(name)} is no measure's name; {GRAMMAR}")
-    if parts["base"] != "robust_accuracy" or parts["detail"] is None:
+    if parts["base"] != "robust_accuracy" or parts["detail"] is None or parts["detail"].strip() in _WHOLE:
         return name, None
     found = _RADIUS.fullmatch(parts["detail"])
     try:
@@ -302,7 +307,8 @@ def _canonical(name: str, place: str) -> tuple[str, float | None]:
         radius = float(Decimal(found["top"].strip()) / Decimal((found["bottom"] or "1").strip()))
     except (ArithmeticError, ValueError):
         raise RequirementError(
-            f"{place}{_quoted(name)} must name a norm and a radius, such as robust_accuracy[linf,0.1]"
+            f"{place}{_quoted(name)} must name a norm and a radius, such as robust_accuracy[linf,0.1], or one of "
+            f"{', '.join(_WHOLE)}"
         ) from None
     norm = found["norm"].strip()
     if norm not in NORMS:

@@ -37,7 +37,7 @@ def settings_of(probe: Probe) -> tuple[ProbeSetting, ...]:
     Example:
         >>> from pellucid.audits.probes import Robustness
         >>> settings_of(Robustness())[1][:2]
-        ('norms', ('linf', 'l2'))
+        ('attacks', ())
     """
     meant = _meanings(type(probe).__doc__ or "")
     return tuple(ProbeSetting(f.name, getattr(probe, f.name), meant.get(f.name, "")) for f in _fields(probe))
@@ -56,15 +56,15 @@ def with_settings(probes: Sequence[str | Probe], changes: Sequence[str]) -> tupl
 
     Args:
         probes: names and probes; all of `PROBES` if there are none.
-        changes: such as "bottleneck.settings=official" or "robustness.norms=linf": probe, setting and value. Several
+        changes: such as "bottleneck.settings=official" or "robustness.attacks=linf": probe, setting and value. Several
             values are separated by commas, and 3x4 is a pair of numbers.
 
     Raises:
         PellucidError: no such probe or setting, the value does not fit, or the probe is not asked.
 
     Example:
-        >>> with_settings(["accuracy", "robustness"], ["robustness.norms=linf"])
-        ('accuracy', Robustness(radii={}, norms=('linf',)))
+        >>> with_settings(["accuracy", "robustness"], ["robustness.attacks=linf"])[1].attacks
+        ('linf',)
     """
     asked, known = tuple(probes or PROBES), PROBES | MORE
     given: dict[str, dict[str, Any]] = {}

@@ -32,6 +32,10 @@ COMMANDS: dict[str, Command] = {
     "audit": Command("_audit:audit", "Audit a model on data and write a report."),
     "check": Command("_check:check", "Check that a model meets requirements; exit with 1 if it does not."),
     "explain": Command("_explain:explain", "Explain answers: which parts of the inputs made them, alone and together."),
+    "robustness": Command(
+        "_robustness:robustness",
+        "Find out how a model breaks: under pixel noise, bending, turning and shifting, and common corruptions.",
+    ),
     "merge": Command("_merge:merge", "Put the shards of an audit or an explanation together and write its report."),
     "compare": Command("_compare:compare", "Set two audits side by side, with paired tests."),
     "report": Command("_report:report", "Draw the report of a finished audit or comparison again, without computing."),

@@ -138,7 +138,7 @@ def _audited(
     from pellucid import audits
     from pellucid.audits import PlanMade
 
-    from ._audit import _show_plan, _watch
+    from ._frame import show_plan, watch_event
 
     settings = asked.settings
     subject = make_subject(model, data, reading, drawing)
@@ -153,9 +153,9 @@ def _audited(
 
         def watch(event: Event) -> None:
             if isinstance(event, PlanMade):
-                _show_plan(subject, event.plan)
+                show_plan(subject, event.plan)
             else:
-                _watch(event, advance)
+                watch_event(event, advance)
 
         return audits.check(
             subject,

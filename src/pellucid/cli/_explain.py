@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from ._console import bars, say, table
+from ._console import say, table
+from ._frame import Frame
 from ._graphs import GraphOptions, Graphs, export, show_graphs
 from ._subject import (
     DataArgument,
@@ -24,7 +25,9 @@ from ._subject import (
 )
 
 if TYPE_CHECKING:
-    from pellucid.audits import Explain, Explained, ExplainedSample, ExplainGraph
+    from pellucid.audits import Explain, Explained, ExplainedGraphs, ExplainedSample, ExplainGraph, Plan
+    from pellucid.core import Ranks, Subject
+    from pellucid.reports import Report
 
 SHOWN, TOP = 3, 5
 
@@ -85,10 +88,6 @@ def explain(
     """
     from pellucid import audits
 
-    from ._audit import _show_plan, watching
-    from ._out import output_folder, say_if_new
-    from ._shares import STORED, finish_shard, folder_name, own_card, said, sharing
-
     kinds = _checked(graphs, index=index, order=order, permutations=permutations, parquet=parquet)
     how = audits.Explain(
         players=players,
@@ -104,39 +103,32 @@ def explain(
     )
     # What is usual is taken from as many samples as an audit has; a sample named by its id may be any.
     drawing = Drawing(samples=2**62 if id else max(audits.DEFAULT_SAMPLES, samples), seed=seed, split=split)
-    with sharing(shard) as ranks:
-        name = folder_name(f"{slug(model)}-{slug(data)}-explain", shard)
-        again = resume or ranks.restarted
-        folder = None if plan else ranks.lead(lambda: output_folder(out, name, kind="audit", resume=again))
-        if resume and folder is not None and ranks.leads:
-            say_if_new(folder, "a new explanation")
-        reading = own_card(reading, ranks)
-        subject = make_subject(model, data, reading, drawing)
-        probe = how if not graphs.graph else _graph_probe(how, graphs, data, reading, drawing)
-        made = audits.plan(subject, budget=probe.need(subject, effort="full").wanted, probes=probe)
-        _show_plan(subject, made)
-        if folder is None:
-            return 0
-        command = _command(model, data, how, graphs, reading, drawing)
-        try:
-            with bars() as advance:
-                watched: dict[str, Any] = {
-                    "seed": seed,
-                    "on_event": watching(ranks, advance),
-                    "out": folder,
-                    "resume": resume,
-                    "command": command,
-                    "ranks": ranks,
-                    "stored": STORED.get(),
-                }
-                found = (
-                    audits.explain(subject, probe, **watched)
-                    if isinstance(probe, audits.Explain)
-                    else audits.explain_graph(subject, probe, **watched)
-                )
-        except KeyboardInterrupt:
-            said(f"interrupted; --resume continues what is in {folder}", ranks)
-            return 130
+    frame = Frame(
+        f"{slug(model)}-{slug(data)}-explain",
+        "a new explanation",
+        model,
+        data,
+        reading,
+        drawing,
+        out,
+        resume,
+        plan,
+        shard,
+    )
+    command = _command(model, data, how, graphs, reading, drawing)
+    made: list[Explain | ExplainGraph] = []
+
+    def planned(subject: Subject) -> Plan:
+        made.append(how if not graphs.graph else _graph_probe(how, graphs, data, reading, drawing))
+        return audits.plan(subject, budget=made[0].need(subject, effort="full").wanted, probes=made[0])
+
+    def ask(subject: Subject, watched: dict[str, Any]) -> Explained | ExplainedGraphs:
+        probe = made[0]
+        if isinstance(probe, audits.Explain):
+            return audits.explain(subject, probe, command=command, **watched)
+        return audits.explain_graph(subject, probe, command=command, **watched)
+
+    def show(found: Explained | ExplainedGraphs, folder: Path, ranks: Ranks) -> Report:
         if isinstance(found, audits.ExplainedGraphs):
             show_graphs(found)
             if ranks.leads and not shard:
@@ -145,10 +137,9 @@ def explain(
             if parquet and found.file is not None and ranks.leads:
                 found.save_table(folder / "explanation.parquet")
             _show(found)
-        if shard:
-            say(finish_shard(folder, ranks))
-        say(f"\nreport: {folder / 'index.html'}")
-        return 1 if found.report.failed else 0
+        return found.report
+
+    return frame.run(planned, ask, show)
 
 
 def _checked(graphs: Graphs, *, index: str, order: int | None, permutations: int, parquet: bool) -> tuple[str, ...]:

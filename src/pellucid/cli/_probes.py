@@ -21,7 +21,7 @@ def list_probes() -> int:
         for setting in settings_of(probe)
     ]
     say(table(("setting", "default", "meaning"), rows))
-    say("\n--set PROBE.SETTING=VALUE changes one, such as --set robustness.norms=linf.")
+    say("\n--set PROBE.SETTING=VALUE changes one, such as --set robustness.attacks=linf.")
     return 0
 
 

@@ -12,6 +12,16 @@ WORKS = {
         2017,
     ),
     "1706.04599": ("C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger", "On Calibration of Modern Neural Networks", 2017),
+    "1712.02779": (
+        "L. Engstrom, B. Tran, D. Tsipras, L. Schmidt, A. Madry",
+        "Exploring the Landscape of Spatial Robustness",
+        2019,
+    ),
+    "1801.02612": (
+        "C. Xiao, J.-Y. Zhu, B. Li, W. He, M. Liu, D. Song",
+        "Spatially Transformed Adversarial Examples",
+        2018,
+    ),
     "1706.06083": (
         "A. Madry, A. Makelov, L. Schmidt, D. Tsipras, A. Vladu",
         "Towards Deep Learning Models Resistant to Adversarial Attacks",

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from pellucid.attacks import BALLS, PGD, RandomSearch
+from pellucid.attacks import BALLS, PGD, RandomSearch, Square
 from pellucid.core import Space, Stream, Subject
-from pellucid.metrics import RobustnessCurve, attacked, more_steps, random_search_beats, transfer_accuracy
+from pellucid.metrics import (
+    RadiusAttack,
+    RobustnessCurve,
+    attacked,
+    more_steps,
+    random_search_beats,
+    repeats,
+    transfer_accuracy,
+)
 
 from .._samples import draw
 from .._wording import brief, count, percent
 
 STEPS, FEW_STEPS, DRAWS = 20, 5, 20
+QUERIES = 60
+"""Queries of the search that needs no gradients."""
+
 CHECKED = 64
 """Most samples on which the sanity checks run."""
 
@@ -29,7 +41,7 @@ ZERO_GRADIENTS = 0.05
 class Ball:
     """One norm's attack: ascending radii, which of them the level is about, and the unit of both.
 
-    The unit is that of the inputs, or the elements' `scale`: standard deviations.
+    The unit is that of the inputs, or the elements' `scale`: standard deviations. `blind` models give no gradients.
     """
 
     norm: str
@@ -37,6 +49,17 @@ class Ball:
     reference: float
     bounds: tuple[float, float] | None
     scale: Tensor | None = None
+    blind: bool = False
+
+    @property
+    def who(self) -> str:
+        """The attack, in words."""
+        return f"Square with {QUERIES} queries" if self.blind else f"PGD with {STEPS} steps"
+
+    @property
+    def short(self) -> str:
+        """The attack's name."""
+        return "Square" if self.blind else "PGD"
 
     @property
     def unit(self) -> str:
@@ -57,8 +80,10 @@ class Ball:
         """Return the distortions within a radius."""
         return BALLS[self.norm](radius, bounds=self.bounds, scale=self.scale)
 
-    def attack(self, radius: float) -> PGD:
-        """Return the attack within a radius."""
+    def attack(self, radius: float) -> RadiusAttack:
+        """Return the attack within a radius; one that asks for no gradients where the model has none."""
+        if self.blind:
+            return Square(BALLS[self.norm](radius, bounds=self.bounds, scale=self.scale), queries=QUERIES)
         return PGD(self.space(radius), steps=STEPS)
 
 
@@ -72,13 +97,28 @@ class Check:
     trouble: str
 
 
+@runtime_checkable
+class Climbed(Protocol):
+    """What gradient attacks search: a ball, or the flows of a picture."""
+
+    @property
+    def norm(self) -> str: ...
+    @property
+    def reference(self) -> float: ...
+    @property
+    def short(self) -> str: ...
+    def space(self, radius: float, /) -> Space: ...
+    def attack(self, radius: float, /) -> RadiusAttack: ...
+
+
 def sanity(
-    subject: Subject, made: Ball, curve: RobustnessCurve, rng: Stream, *, batch_size: int
+    subject: Subject, made: Climbed, curve: RobustnessCurve, rng: Stream, *, batch_size: int
 ) -> tuple[list[Check], int]:
     """Return the checks at the reference radius and what they cost."""
     assert subject.labels is not None
     rows = draw(subject, CHECKED, rng=rng.child("samples"), among=curve.correct.nonzero()[:, 0])
-    checks = [_gradients(curve)]
+    blind = not subject.differentiable
+    checks = [] if blind else [_gradients(curve)]
     if not len(rows):
         return checks, 0
     part = subject.take(rows)
@@ -90,42 +130,63 @@ def sanity(
     checks.append(
         Check(
             "random search is not better",
-            f"PGD fools {percent(beside.attack.value)}, random search {percent(beside.search.value)}; "
+            f"{made.short} fools {percent(beside.attack.value)}, random search {percent(beside.search.value)}; "
             f"{count(beaten, 'sample')} by random search alone",
             beaten <= TOLERATED * len(rows),
-            "random search fools samples that PGD does not",
+            f"random search fools samples that {made.short} does not",
         )
     )
 
-    def with_steps(steps: int) -> PGD:
-        return PGD(made.space(made.reference), steps=steps)
+    again, twice = repeatable(subject, x, batch_size=batch_size)
+    checks.append(again)
+    spent = beside.evaluations + twice
+    if not blind:
 
-    effort = more_steps(
-        subject.model, x, y, with_steps, (FEW_STEPS, STEPS), rng=bound.child("steps"), batch_size=batch_size
-    )
-    few, many = (float(v) for v in effort.loss)
-    checks.append(
-        Check(
-            "more steps find a higher loss",
-            f"mean loss {brief(few)} with {FEW_STEPS} steps, {brief(many)} with {STEPS}",
-            many >= few - 1e-3 * max(1.0, abs(few)),
-            "more steps give a lower loss",
+        def with_steps(steps: int) -> PGD:
+            return PGD(made.space(made.reference), steps=steps)
+
+        effort = more_steps(
+            subject.model, x, y, with_steps, (FEW_STEPS, STEPS), rng=bound.child("steps"), batch_size=batch_size
         )
-    )
-    spent = beside.evaluations + effort.evaluations
+        few, many = (float(v) for v in effort.loss)
+        checks.append(
+            Check(
+                "more steps find a higher loss",
+                f"mean loss {brief(few)} with {FEW_STEPS} steps, {brief(many)} with {STEPS}",
+                many >= few - 1e-3 * max(1.0, abs(few)),
+                "more steps give a lower loss",
+            )
+        )
+        spent += effort.evaluations
     for name, surrogate in subject.surrogates.items():
-        crafted = attacked(surrogate, x, y, attack, rng=bound.child("transfer", name), batch_size=batch_size)
+        climb = PGD(made.space(made.reference), steps=STEPS)
+        crafted = attacked(surrogate, x, y, climb, rng=bound.child("transfer", name), batch_size=batch_size)
         fooled = 1 - transfer_accuracy(subject.model, crafted.inputs, y, ids=part.ids, batch_size=batch_size).value
         spent += crafted.evaluations + len(rows)
         checks.append(
             Check(
                 f"attacks made on {name} are not better",
-                f"PGD on the model fools {percent(beside.attack.value)}, PGD on {name} {percent(fooled)}",
+                f"{made.short} on the model fools {percent(beside.attack.value)}, PGD on {name} {percent(fooled)}",
                 fooled <= beside.attack.value + TOLERATED,
                 f"attacks made on {name} fool the model more often than its own",
             )
         )
     return checks, spent
+
+
+def repeatable(subject: Subject, x: Tensor, *, batch_size: int) -> tuple[Check, int]:
+    """Return whether the model answers the same twice to the same inputs, and what asking cost."""
+    told = repeats(subject.model, x, batch_size=batch_size)
+    changed = int(told.changed.sum())
+    return (
+        Check(
+            "the same input gives the same answer",
+            f"{count(changed, 'answer')} of {len(x)} changed when asked twice",
+            changed == 0,
+            "the model answers at random, so that no single attack is a bound",
+        ),
+        2 * len(x),
+    )
 
 
 def _gradients(curve: RobustnessCurve) -> Check:

@@ -4,47 +4,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
+import msgspec
 import torch
 from torch import Tensor
 
 from pellucid.attacks import PGD, RandomSearch
 from pellucid.core import (
     ALONE,
-    Advice,
-    Axis,
-    Curve,
+    PADDINGS,
     DataError,
     Effort,
-    Exhibit,
     Finding,
-    Line,
-    Measure,
     Need,
     OnStep,
-    Provenance,
     Stream,
     Subject,
-    Table,
     Work,
-    bootstrap,
-    number,
-    numbers,
-    wilson,
 )
 from pellucid.metrics import RobustnessCurve, robustness_curve, robustness_evaluations
 
-from .. import _levels
-from .._advice import recipe
 from .._batches import MEMORY, kept
-from .._players import feature_names, is_large, spread, usual_in_words
-from .._samples import draw, ids_of
-from .._wording import brief, count, in_percent, listed, percent
+from .._players import is_image, is_large, spread
+from .._samples import draw
+from .._wording import listed
 from ._accuracy import NO_LABELS
-from ._balls import CHECKED, DRAWS, FEW_STEPS, STEPS, Ball, Check, sanity
-from ._victims import EACH, VICTIMS, victims
+from ._ball_findings import ball_finding, majority, unlike
+from ._balls import CHECKED, DRAWS, FEW_STEPS, STEPS, Ball
+from ._move_findings import move_finding
+from ._moves import GRID, MOVES, SMALL_GRID, Limits, Move, cost_moves, found_moves, needed
+from ._profile_findings import Row, cost_ensemble, ensemble_check, ensemble_finding, found_ensemble, profile_finding
+from ._victims import EACH, VICTIMS
 
 WANTED = {"quick": 64, "full": 200}
 LEAST = 20
@@ -64,152 +56,184 @@ DEVIATIONS = {"linf": (0.05, 0.1, 0.2, 0.3, 0.5, 1.0), "l2": (0.1, 0.25, 0.5, 1.
 DEVIATIONS_REFERENCE = {"linf": 0.1, "l2": 0.25}
 """Radii for tables, in standard deviations of each feature."""
 
-UNEVEN = 0.05
-"""Difference between a class's share of the attacked samples and of all samples that is worth a word."""
-
 NORMS = ("linf", "l2")
+ATTACKS = (*NORMS, *MOVES, "ensemble")
+MOVED, LARGE_MOVED = 64, 16
+"""Most samples that are bent, turned and shifted where nobody asked for it, and of large images."""
+
+NO_IMAGES = "bending, turning and shifting need images, and {} has none"
+BLIND = "it needs gradients, and {} gives none"
 
 
 @final
 @dataclass(frozen=True)
 class Robustness:
-    """Accuracy under PGD in both norms, the smallest radius per sample, and the checks that PGD numbers need.
+    """Accuracy under attack: pixel noise in two norms, bending, turning and shifting; and can these be trusted?
 
     Args:
         radii: more radii to attack beside the usual ones, by norm ("linf", "l2"), in the unit of the inputs; for tables
             in standard deviations. Each is a measure of its own: `robust_accuracy[linf,0.1]`.
-        norms: norms to attack in.
+        attacks: which of linf, l2, flow, rt, spatial and ensemble. If not given, linf and l2, and on images flow, rt
+            and spatial with fewer samples and a coarser grid where the budget has room for them.
+        flow_px: how far the flow may bend, in pixels; 0.3 if not given, more for images above 32 pixels.
+        max_deg: how far pictures may be turned, in degrees.
+        max_px: how far pictures may be shifted, in pixels; about a tenth of the side if not given.
+        padding: what comes in at the edges of turned pictures: zeros, border or reflect.
 
     Raises:
-        ValueError: an unknown norm, no norm, or a radius that is not a positive number.
+        ValueError: an unknown attack, a radius that is not a positive number, or a limit that is out of range.
     """
 
     name: str = field(default="robustness", repr=False)
     question: str = field(default="How small a change of the input fools the model?", repr=False)
     radii: Mapping[str, tuple[float, ...]] = field(default_factory=dict, kw_only=True, hash=False)
-    norms: tuple[str, ...] = field(default=NORMS, kw_only=True)
+    attacks: tuple[str, ...] = field(default=(), kw_only=True)
+    flow_px: float | None = field(default=None, kw_only=True)
+    max_deg: float = field(default=30.0, kw_only=True)
+    max_px: float | None = field(default=None, kw_only=True)
+    padding: str = field(default="zeros", kw_only=True)
 
     def __post_init__(self) -> None:
-        for norm in (*self.norms, *self.radii):
+        for attack in self.attacks:
+            if attack not in ATTACKS:
+                raise ValueError(f"attacks are {listed(ATTACKS, most=6)}, got {attack!r}")
+        for norm, radii in self.radii.items():
             if norm not in NORMS:
                 raise ValueError(f"norms are {listed(NORMS)}, got {norm!r}")
-        if not self.norms:
-            raise ValueError(f"norms must name at least one of {listed(NORMS)}")
-        for norm, radii in self.radii.items():
-            if norm not in self.norms:
-                raise ValueError(f"radii are given for {norm}, which norms leaves out; add it to norms")
+            if self.attacks and norm not in self.attacks:
+                raise ValueError(f"radii are given for {norm}, which attacks leaves out; add it to attacks")
             for radius in radii:
                 if not (math.isfinite(radius) and radius > 0):
                     raise ValueError(f"a radius must be a positive number, got {radius!r} for {norm}")
+        for name in ("flow_px", "max_deg", "max_px"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a positive number, got {value!r}")
+        if self.padding not in PADDINGS:
+            raise ValueError(f"padding must be one of {', '.join(PADDINGS)}, got {self.padding!r}")
 
     def need(self, subject: Subject, *, effort: Effort) -> Need:
-        """Two norms, six radii, twenty steps, and the sanity checks."""
+        """Two norms, six radii, twenty steps, the moves of images, and the sanity checks."""
         if subject.labels is None:
             return Need(0, 0, skip=NO_LABELS)
         if subject.modality == "text":
             return Need(0, 0, skip="attacks change numbers a little, and words are no numbers")
-        if not subject.differentiable:
-            return Need(0, 0, skip=f"needs gradients, and {subject.name} gives none")
-        plans, total = self._plans(subject), len(subject)
-        if not plans:
-            return Need(0, 0, skip="all inputs are the same: there is no scale to choose a radius from")
+        plan, total = self._plan(subject), len(subject)
+        if not plan.balls and not plan.moves:
+            why = "; ".join(plan.left_out.values())
+            return Need(0, 0, skip=why or "all inputs are the same: there is no scale to choose a radius from")
         large = is_large(subject)
         most = min(total, (LARGE_WANTED if large else WANTED)[effort])
-        least, wanted = (_cost(n, subject, plans) for n in (min(most, LARGE_LEAST if large else LEAST), most))
+        least, wanted = (_cost(n, subject, plan) for n in (min(most, LARGE_LEAST if large else LEAST), most))
+        if plan.optional and effort == "full":
+            wanted += _cost_moves(min(most, _moved(subject)), subject, plan)
         width = subject.inputs[0].numel()
         return Need(
             least,
             wanted,
             memory=min(MEMORY, 64 * 4 * width * min(256, total)),
-            remark=f"attacks fewer than {most} samples: wider intervals",
+            remark=f"attacks fewer than {most} samples: wider intervals"
+            + (", and leaves out bending, turning and shifting" if plan.optional else ""),
         )
 
     def __call__(self, subject: Subject, budget: int, rng: Stream, *, work: Work = ALONE) -> list[Finding]:
-        """Answer in one finding per norm."""
-        plans = self._plans(subject)
-        n = _affordable(budget, subject, plans)
-        part = subject.take(draw(subject, n, rng=rng.child("samples")))
+        """Answer in one finding per attack, and one for all of them."""
+        plan = self._plan(subject)
+        n, moved = _affordable(budget, subject, plan)
+        samples = rng.child("samples")
+        part = subject.take(draw(subject, n, rng=samples))
         batch = kept(subject)
-        curves = _curves(part, plans, batch, rng, work.part(0.0, 0.9))
-        drawn = _drawn(subject, part)
-        found = [
-            # The first one bears the evaluation that told how many samples a batch can hold.
-            self._finding(part, made, curve, drawn, batch, int(position == 0), rng.child(made.norm))
-            for position, (made, curve) in enumerate(zip(plans, curves, strict=True))
-        ]
+        chunk = min(batch, TOGETHER)
+        curves = _curves(part, plan.balls, batch, rng, work.part(0.0, 0.6 if plan.moves else 0.9))
+        drawn = unlike(subject, part)
+        ensemble: dict[str, Tensor] = {}
+        names: tuple[str, ...] = ()
+        first = next((ball for ball in plan.balls if ball.norm == "linf"), None)
+        if plan.ensemble and first is not None:
+            ensemble, names = found_ensemble(part, first, batch, rng, work.part(0.6, 0.7), chunk=chunk)
+        findings, rows = [], []
+        for made, curve in zip(plan.balls, curves, strict=True):
+            more = []
+            if ensemble and made is first:
+                more = [ensemble_check(made, curve, ensemble["fooled"] | ~curve.correct)]
+            finding, trusted = ball_finding(
+                part, made, curve, rng.child(made.norm), more=more, drawn=drawn, batch_size=batch
+            )
+            findings.append(finding)
+            rows.append(Row(made.norm, f"radius {made.size(made.reference)}", _within(curve, made.reference), trusted))
+        if ensemble and first is not None:
+            curve = curves[plan.balls.index(first)]
+            findings.append(ensemble_finding(part, first, curve, ensemble, names, majority(part)))
+            sizes = torch.where(ensemble["fooled"], first.reference, torch.inf).double()
+            rows.append(Row("ensemble", f"radius {first.size(first.reference)}", sizes, True))
+        if moved:
+            few = subject.take(draw(subject, moved, rng=samples))
+            found, swept = found_moves(few, plan.moves, batch, rng, work.part(0.7, 0.9), chunk=chunk)
+            place = {int(name): row for row, name in enumerate(part.ids.tolist())}
+            same = torch.tensor([place[int(name)] for name in few.ids.tolist()])
+            rows = [replace(row, smallest=row.smallest[same]) for row in rows]
+            correct = next(iter(found.values())).correct
+            for move in plan.moves:
+                finding, trusted = move_finding(
+                    few,
+                    move,
+                    found[move.norm],
+                    swept if move.norm == "rt" else None,
+                    rng.child(move.norm),
+                    floor=majority(few),
+                    batch_size=batch,
+                )
+                findings.append(finding)
+                rows.append(Row(move.norm, move.allowed, found[move.norm].smallest, trusted))
+            findings.append(profile_finding(few, correct, rows, floor=majority(few), left_out=plan.left_out))
+        elif plan.left_out:
+            out = tuple(f"Left out: {name}, because {why}." for name, why in plan.left_out.items())
+            findings[0] = msgspec.structs.replace(findings[0], cautions=(*findings[0].cautions, *out))
+        # One evaluation told how many samples a batch can hold: the profile bears it, or else the first finding.
+        if not moved:
+            spent = msgspec.structs.replace(findings[0].provenance, evaluations=findings[0].provenance.evaluations + 1)
+            findings[0] = msgspec.structs.replace(findings[0], provenance=spent)
         work.on_step(1, 1)
-        return found
+        return findings
 
-    def _plans(self, subject: Subject) -> list[Ball]:
-        return [ball.with_radii(self.radii.get(ball.norm, ())) for ball in _balls(subject) if ball.norm in self.norms]
+    def _plan(self, subject: Subject) -> _Plan:
+        """Return which attacks this subject gets, and why it does not get the others."""
+        asked = self.attacks or (*NORMS, *MOVES)
+        norms = [norm for norm in NORMS if norm in asked or (norm == "linf" and "ensemble" in asked)]
+        balls = [ball.with_radii(self.radii.get(ball.norm, ())) for ball in _balls(subject) if ball.norm in norms]
+        blind = not subject.differentiable
+        left_out = {}
+        if blind and "ensemble" in asked:
+            left_out["ensemble"] = BLIND.format(subject.name)
+        kinds = [kind for kind in MOVES if kind in asked]
+        if kinds and not is_image(subject):
+            left_out |= dict.fromkeys(kinds, NO_IMAGES.format(subject.data_name)) if self.attacks else {}
+            left_out |= {} if self.attacks else {"flow, rt and spatial": NO_IMAGES.format(subject.data_name)}
+            kinds = []
+        if blind:
+            left_out |= {kind: BLIND.format(subject.name) for kind in kinds if kind != "rt"}
+            kinds = [kind for kind in kinds if kind == "rt"]
+        moves = []
+        if kinds:
+            limits = Limits.of(subject, self.flow_px, self.max_deg, self.max_px, self.padding)
+            moves = [Move(kind, limits, GRID if self.attacks else SMALL_GRID) for kind in needed(kinds)]
+        return _Plan(balls, moves, "ensemble" in asked and not blind, left_out, optional=not self.attacks)
 
-    def _finding(
-        self,
-        subject: Subject,
-        made: Ball,
-        curve: RobustnessCurve,
-        drawn: str,
-        batch: int,
-        spent: int,
-        rng: Stream,
-    ) -> Finding:
-        checks, checking = sanity(subject, made, curve, rng.child("checks"), batch_size=batch)
-        failed = [check for check in checks if not check.holds]
-        at = made.radii.index(made.reference)
-        clean = float(curve.correct.double().mean())
-        robust, low, high = (float(v[at]) for v in (curve.accuracy.value, curve.accuracy.low, curve.accuracy.high))
-        correct = int(curve.correct.sum())
-        judged = _levels.robustness(
-            wilson(correct, len(subject)),
-            wilson(int((curve.smallest > made.reference).sum()), correct) if correct else None,
-            f"{made.norm} radius {made.size(made.reference)}",
-            n=correct,
-            floor=_floor(subject),
-            trusted=not failed,
-        )
-        shown, looking = victims(subject, made, curve)
-        return Finding(
-            probe=self.name,
-            name=f"robustness-{made.norm}",
-            question=f"How small a change of the input fools the model ({_norm_name(made)})?",
-            answer=_answer(subject, made, curve, clean, robust, (low, high), failed),
-            measure=_robust_accuracy(made, made.reference, curve),
-            level=judged.level,
-            reason=judged.reason,
-            advice=_advice(subject, judged.level, failed) if correct else _FIRST,
-            measures=(
-                Measure(
-                    name=f"attacked_sample_accuracy[{made.norm}]",
-                    label=f"accuracy without attack on the samples attacked in {made.norm}",
-                    value=in_percent(clean),
-                    unit="%",
-                    better="higher",
-                    samples=numbers(curve.correct.double()),
-                ),
-                *(_robust_accuracy(made, r, curve) for r in made.radii if r != made.reference),
-                _smallest(made, curve, rng.child("interval")),
-            ),
-            exhibits=(*_exhibits(subject, made, curve, clean, checks), *shown),
-            provenance=Provenance(
-                seed=0,
-                evaluations=curve.evaluations + checking + looking + spent,
-                sample_ids=ids_of(subject),
-                settings={
-                    "attack": "PGD",
-                    "norm": made.norm,
-                    "radii": ", ".join(brief(r) for r in made.radii),
-                    "unit of the radii": _unit_in_words(subject, made),
-                    "steps": STEPS,
-                    "step size": f"{2.5 / STEPS:g} of the radius",
-                    "loss": "cross-entropy",
-                    "start": "random, then the best of the radius before",
-                    "bounds": "none" if made.bounds is None else f"{made.bounds[0]:g} to {made.bounds[1]:g}",
-                    "random search": f"{DRAWS} draws",
-                },
-            ),
-            references=("arXiv:1706.06083", "arXiv:1802.00420"),
-            cautions=_cautions(subject, made, failed, drawn),
-        )
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which attacks a subject gets; `optional` moves run only where the budget has room beside the balls."""
+
+    balls: list[Ball]
+    moves: list[Move]
+    ensemble: bool
+    left_out: dict[str, str]
+    optional: bool
+
+
+def _within(curve: RobustnessCurve, radius: float) -> Tensor:
+    """Return the smallest radii, infinity beyond a radius."""
+    return torch.where(curve.smallest <= radius, curve.smallest, torch.inf)
 
 
 # -- the attacks --------------------------------------------------------------------------------------------------
@@ -222,6 +246,8 @@ def _curves(subject: Subject, plans: list[Ball], batch: int, rng: Stream, work: 
     """Return the curve of each norm; all norms of a sample are one piece of work."""
     assert subject.labels is not None
     labels = subject.labels
+    if not plans:
+        return []
 
     def compute(rows: Tensor, on_step: OnStep) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
@@ -272,11 +298,12 @@ def _curves(subject: Subject, plans: list[Ball], batch: int, rng: Stream, work: 
 def _balls(subject: Subject) -> list[Ball]:
     """Return the usual radii in each norm, in the unit that fits the inputs; none where nothing varies."""
     bounds, width = subject.bounds, subject.inputs[0].numel()
+    blind = not subject.differentiable
     if subject.modality == "tabular":
         scale = spread(subject)
         if not bool((scale > 0).any()):
             return []
-        return [Ball(norm, DEVIATIONS[norm], DEVIATIONS_REFERENCE[norm], bounds, scale) for norm in NORMS]
+        return [Ball(norm, DEVIATIONS[norm], DEVIATIONS_REFERENCE[norm], bounds, scale, blind) for norm in NORMS]
     if bounds is not None:
         span = bounds[1] - bounds[0]
         shares = {"linf": LINF_SHARES, "l2": L2_SHARES}
@@ -291,235 +318,55 @@ def _balls(subject: Subject) -> list[Ball]:
         reference = dict.fromkeys(NORMS, UNBOUNDED_REFERENCE)
     units = {"linf": span, "l2": span * width**0.5}
     return [
-        Ball(norm, tuple(units[norm] * share for share in shares[norm]), units[norm] * reference[norm], bounds)
+        Ball(
+            norm,
+            tuple(units[norm] * share for share in shares[norm]),
+            units[norm] * reference[norm],
+            bounds,
+            None,
+            blind,
+        )
         for norm in NORMS
     ]
 
 
-def _cost(n: int, subject: Subject, plans: list[Ball]) -> int:
-    """Return the most evaluations that `n` samples can cost, checks included."""
-    curves = sum(
-        robustness_evaluations(n, made.attack, made.radii) + min(n, VICTIMS) * EACH[subject.modality] for made in plans
-    )
-    made = plans[0]
-    full, few = made.attack(made.reference).cost, PGD(made.space(made.reference), steps=FEW_STEPS).cost
-    search = RandomSearch(made.space(made.reference), draws=DRAWS).cost
-    checks = full + search + few + full + len(subject.surrogates) * (full + 1)
-    return 1 + curves + len(plans) * min(n, CHECKED) * checks
+def _cost(n: int, subject: Subject, plan: _Plan) -> int:
+    """Return the most evaluations that `n` samples can cost, checks included; without moves that nobody asked for."""
+    cost = 1
+    for made in plan.balls:
+        full = made.attack(made.reference).cost
+        search = RandomSearch(made.space(made.reference), draws=DRAWS).cost
+        climb = PGD(made.space(made.reference), steps=STEPS).cost
+        checks = full + search + 2 + len(subject.surrogates) * (climb + 1)
+        if not made.blind:
+            checks += PGD(made.space(made.reference), steps=FEW_STEPS).cost + full
+        shown = 1 if made.blind else EACH.get(subject.modality, 1)
+        cost += robustness_evaluations(n, made.attack, made.radii) + min(n, VICTIMS) * shown + min(n, CHECKED) * checks
+    if plan.ensemble:
+        cost += sum(cost_ensemble(n, made, subject.n_classes) for made in plan.balls if made.norm == "linf")
+    return cost if plan.optional else cost + _cost_moves(n, subject, plan)
 
 
-def _affordable(budget: int, subject: Subject, plans: list[Ball]) -> int:
+def _cost_moves(n: int, subject: Subject, plan: _Plan) -> int:
+    return cost_moves(n, plan.moves, surrogates=len(subject.surrogates))
+
+
+def _moved(subject: Subject) -> int:
+    return LARGE_MOVED if is_large(subject) else MOVED
+
+
+def _affordable(budget: int, subject: Subject, plan: _Plan) -> tuple[int, int]:
+    """Return how many samples are attacked, and how many of them are moved."""
     most = min(len(subject), WANTED["full"])
-    n = max((n for n in range(1, most + 1) if _cost(n, subject, plans) <= budget), default=0)
+    n = max((n for n in range(1, most + 1) if _cost(n, subject, plan) <= budget), default=0)
     if not n:
         raise DataError("no sample can be attacked within the budget")  # `need` asked for more
-    return n
-
-
-# -- words --------------------------------------------------------------------------------------------------------
-
-
-def _norm_name(made: Ball) -> str:
-    element = "element" if made.scale is None else "feature"
-    return {"linf": f"each {element} a little", "l2": "Euclidean length"}[made.norm]
-
-
-def _change_in_words(made: Ball) -> str:
-    size = brief(made.reference)
-    if made.scale is None:
-        where = {"linf": "Changes of at most {} per input element", "l2": "Changes of Euclidean length at most {}"}
-        return where[made.norm].format(size) + _range(made)
-    return {
-        "linf": f"Changes of at most {size} standard deviations in each feature",
-        "l2": f"Changes of Euclidean length at most {size}, each feature measured in its standard deviations,",
-    }[made.norm]
-
-
-def _unit_in_words(subject: Subject, made: Ball) -> str:
-    if made.scale is not None:
-        return f"standard deviation of each feature in {usual_in_words(subject)}"
-    return "that of the inputs" + ("" if made.bounds is not None else "; shares of their median standard deviation")
-
-
-def _answer(
-    subject: Subject,
-    made: Ball,
-    curve: RobustnessCurve,
-    clean: float,
-    robust: float,
-    interval: tuple[float, float],
-    failed: list[Check],
-) -> str:
-    if clean == 0:
-        return "The model is wrong on every sample without any attack, so there is nothing to attack."
-    before, after = percent(clean), percent(robust)
-    change = f"leave the accuracy at {before}" if before == after else f"lower the accuracy from {before} to {after}"
-    answer = (
-        f"{_change_in_words(made)} {change}. The attack is PGD with {STEPS} "
-        f"steps on {count(len(subject), 'sample')}; the 95% interval is {percent(interval[0])} to "
-        f"{percent(interval[1])}."
-    )
-    half = _half_fooled(curve)
-    if half is None:
-        answer += f" Most samples it gets right withstand even {made.norm} radius {made.size(made.radii[-1])}."
-    else:
-        answer += f" Half of the samples it gets right are fooled by a change of {made.norm} size {made.size(half)}."
-    if failed:
-        answer += f" But do not trust this number: {listed(check.trouble for check in failed)}."
-    return answer
-
-
-def _floor(subject: Subject) -> float:
-    """Return the accuracy of always answering the most frequent class."""
-    assert subject.labels is not None
-    return float(subject.labels.bincount().max()) / len(subject)
-
-
-def _range(made: Ball) -> str:
-    return "" if made.bounds is None else f" (inputs lie between {made.bounds[0]:g} and {made.bounds[1]:g})"
-
-
-def _half_fooled(curve: RobustnessCurve) -> float | None:
-    """Return the radius within which half of the correctly classified samples were fooled, None beyond the last."""
-    found = curve.smallest[curve.correct].sort().values
-    middle = float(found[(len(found) - 1) // 2])
-    return middle if middle < float("inf") else None
-
-
-_FIRST = Advice(text="See to the accuracy first: a model that is right on none of these samples has nothing to lose.")
-
-
-def _advice(subject: Subject, level: str, failed: list[Check]) -> Advice | None:
-    if failed:
-        return Advice(
-            text="Check the model for steps without useful gradients (rounding, saturated or hard activations, "
-            "randomness), and judge it by attacks made on a similar model.",
-            command="pellucid audit MODEL DATA --probe robustness --surrogate SIMILAR_MODEL",
-        )
-    if level == "fine":
-        return None
-    text = "If inputs can be tampered with, train against attacks; this usually costs some clean accuracy."
-    if subject.modality == "tabular":
-        return Advice(
-            text="If inputs can be tampered with or are measured with errors of this size, train with such changes of "
-            "the rows, or prefer a smoother model; this usually costs some clean accuracy. Then audit both models on "
-            "these rows and compare.",
-            command="pellucid compare RUN_A RUN_B",
-        )
-    return recipe(subject, text, "pellucid train fashion-robust --out runs/robust")
-
-
-def _drawn(subject: Subject, part: Subject) -> str:
-    """Return what must be said about the attacked samples where their classes have other shares than in the data."""
-    assert subject.labels is not None
-    assert part.labels is not None
-    whole, some = (
-        labels.bincount(minlength=subject.n_classes) / len(labels) for labels in (subject.labels, part.labels)
-    )
-    if float((whole - some).abs().max()) <= UNEVEN:
-        return ""
-    return (
-        "The attacked samples are drawn evenly over the classes, whose sizes in the data differ: these accuracies are "
-        "not those of all samples."
-    )
-
-
-def _cautions(subject: Subject, made: Ball, failed: list[Check], drawn: str) -> tuple[str, ...]:
-    cautions = [
-        "Accuracy under PGD is an upper bound of the robust accuracy: a stronger attack may find more.",
-    ]
-    if drawn:
-        cautions.append(drawn)
-    if failed:
-        cautions.append(
-            f"A sanity check failed ({listed(check.trouble for check in failed)}): the robust accuracy cannot be "
-            "trusted."
-        )
-    if not subject.surrogates:
-        cautions.append("Transfer from another model was not tested; name one with --surrogate.")
-    if made.scale is not None:
-        cautions.append(
-            "Features move freely and each by itself: rows that cannot occur, such as half a category, count too."
-        )
-        fixed = [name for name, s in zip(feature_names(subject), made.scale.tolist(), strict=True) if s == 0]
-        if fixed:
-            cautions.append(f"Constant in {usual_in_words(subject)} and therefore never changed: {listed(fixed)}.")
-    elif made.bounds is None:
-        cautions.append(
-            "The inputs have no known bounds: one radius for all elements, a share of the median of their standard "
-            "deviations."
-        )
-    return tuple(cautions)
-
-
-# -- numbers and pictures -----------------------------------------------------------------------------------------
-
-
-def _robust_accuracy(made: Ball, radius: float, curve: RobustnessCurve) -> Measure:
-    at = made.radii.index(radius)
-    return Measure(
-        name=f"robust_accuracy[{made.norm},{radius:g}]",
-        label=f"accuracy under PGD, {made.norm} radius {made.size(radius)}",
-        value=in_percent(curve.accuracy.value[at]),
-        low=in_percent(curve.accuracy.low[at]),
-        high=in_percent(curve.accuracy.high[at]),
-        unit="%",
-        usual=""
-        if made.scale is not None
-        else "far below the clean accuracy, unless the model was trained against attacks",
-        better="higher",
-        samples=numbers((curve.smallest > radius).double()),
-    )
-
-
-def _smallest(made: Ball, curve: RobustnessCurve, rng: Stream) -> Measure:
-    most = made.radii[-1]
-    capped = curve.smallest.clamp(max=most)
-    interval = bootstrap(capped, rng=rng)
-    return Measure(
-        name=f"smallest_radius[{made.norm}]",
-        label=f"mean smallest fooling {made.norm} radius (0 if wrong anyway, at most {made.size(most)})",
-        value=number(interval.value),
-        low=number(interval.low),
-        high=number(interval.high),
-        unit=made.unit,
-        better="higher",
-        samples=numbers(capped),
-    )
-
-
-def _exhibits(subject: Subject, made: Ball, curve: RobustnessCurve, clean: float, checks: list[Check]) -> list[Exhibit]:
-    floor = _floor(subject)
-    radii = (0.0, *made.radii)
-    return [
-        Curve(
-            title=f"Accuracy under attack ({made.norm})",
-            x=Axis(f"{made.norm} radius", made.unit),
-            y=Axis("accuracy", "%"),
-            lines=(
-                Line(
-                    name="under PGD",
-                    x=numbers(radii),
-                    y=numbers((clean, *curve.accuracy.value)),
-                    low=numbers((clean, *curve.accuracy.low)),
-                    high=numbers((clean, *curve.accuracy.high)),
-                ),
-                Line(
-                    name="always the most frequent class",
-                    x=(0.0, number(radii[-1])),
-                    y=(floor, floor),
-                    role="reference",
-                ),
-            ),
-            caption=f"Share of {count(len(subject), 'sample')} that PGD with {STEPS} steps does not fool within each "
-            "radius, with 95% intervals. A sample fooled at a small radius counts as fooled at every larger one."
-            + (f" The unit is the {_unit_in_words(subject, made)}." if made.scale is not None else ""),
-        ),
-        Table(
-            title="Sanity checks of the attack",
-            columns=("check", "found", "verdict"),
-            rows=tuple((check.name, check.found, "holds" if check.holds else "FAILS") for check in checks),
-            caption=f"At {made.norm} radius {made.size(made.reference)}, on samples the model gets right. Where a "
-            "check fails, gradients mislead the attack and robustness is overestimated.",
-        ),
-    ]
+    if not plan.moves or not plan.optional:
+        return n, n if plan.moves else 0
+    large = is_large(subject)
+    if n < min(len(subject), (LARGE_WANTED if large else WANTED)["full"]):
+        return n, 0
+    n = min(n, (LARGE_WANTED if large else WANTED)["full"])
+    room = budget - _cost(n, subject, plan)
+    moved = max((m for m in range(min(n, _moved(subject)) + 1) if _cost_moves(m, subject, plan) <= room), default=0)
+    return n, moved if moved >= min(n, LARGE_LEAST if large else LEAST) else 0

@@ -34,7 +34,7 @@ def victims(subject: Subject, made: Ball, curve: RobustnessCurve) -> tuple[tuple
     with evaluating(part.model), torch.no_grad():
         answers = part.model(changed.to(part.device)).argmax(1).cpu()
     sizes = curve.smallest[rows].tolist()
-    spent = len(rows) * EACH[subject.modality]
+    spent = len(rows) * (1 if made.blind else EACH[subject.modality])
     if made.scale is None:
         return (_gallery(part, made, changed, answers, sizes),), spent
     return (_table(part, made, changed, answers, sizes),), spent
@@ -74,7 +74,7 @@ def _table(subject: Subject, made: Ball, changed: Tensor, answers: Tensor, sizes
     rows: list[tuple[str | int | float | None, ...]] = []
     before, after = subject.inputs.double(), changed.double()
     moved = torch.where(made.scale > 0, (after - before) / made.scale, 0)
-    effects = _slope(subject) * (after - before)
+    effects = torch.where(moved != 0, -moved.abs(), 0.0) if made.blind else _slope(subject) * (after - before)
     for k in range(len(subject)):
         true, answer = (subject.class_names[int(c[k])] for c in (subject.labels, answers))
         most = effects[k].argsort(stable=True)[:FEATURES_SHOWN].tolist()
@@ -87,7 +87,7 @@ def _table(subject: Subject, made: Ball, changed: Tensor, answers: Tensor, sizes
                 f"{float(before[k, column]):.5g}",
                 f"{float(after[k, column]):.5g}",
                 f"{float(moved[k, column]):+.2g} sd",
-                float(effects[k, column]),
+                None if made.blind else float(effects[k, column]),
             )
             for column in most
         ]
@@ -97,8 +97,12 @@ def _table(subject: Subject, made: Ball, changed: Tensor, answers: Tensor, sizes
         columns=("sample", "answer", f"{made.norm} size", "feature", "before", "after", "change", "effect"),
         rows=tuple(rows),
         caption=f"From the sample easiest to fool to the hardest one fooled, each with the {shown} changes that count "
-        "most. sd is the feature's standard deviation; the effect is on the log odds of the true class, to first order "
-        "at the row as it was.",
+        "most. sd is the feature's standard deviation"
+        + (
+            "; the largest changes, as the model gives no gradients that tell their effects."
+            if made.blind
+            else "; the effect is on the log odds of the true class, to first order at the row as it was."
+        ),
     )
 
 
