@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pellucid.audits import Explained
+from pellucid.audits import Explained, ExplainedGraphs
 from pellucid.cli import main
 from pellucid.core import Stream
 from pellucid.data import synthetic_images
@@ -98,3 +98,68 @@ def test_a_folder_with_results_is_not_overwritten(place: Path, capsys: pytest.Ca
     assert "nothing to resume" not in capsys.readouterr().out
     assert run("--players", "grid:2", "--samples", "2", "--out", "typo", "--resume") == 0
     assert capsys.readouterr().out.startswith("nothing to resume in typo: a new explanation starts\n")
+
+
+# -- graphs --------------------------------------------------------------------------------------------------------
+
+
+def test_graphs_are_drawn_kept_and_exported(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--graph", "--players", "grid:2", "--samples", "2", "--logic", "and-or", "--export", "svg,json") == 0
+    said = capsys.readouterr().out
+    assert "patterns explain" in said
+    assert "and 3 more" in said
+    folder = place / "runs" / "net-make-d-explain"
+    assert len(list(folder.glob("graph-*.svg"))) == 2
+    found = ExplainedGraphs.load(folder)
+    command = found.report.command
+    assert command.endswith("--players grid:2 --samples 2 --graph --logic and-or --export svg,json")
+    assert main([*command.split()[1:], "--out", "again"]) == 0
+    assert (place / "again" / "report.json").read_bytes() == (folder / "report.json").read_bytes()
+
+
+def test_two_runs_of_graphs_are_compared(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        assert run("--graph", "--players", "grid:2", "--samples", "2", "--out", name) == 0
+    assert main(["compare", "one", "two", "--out", "both"]) == 0
+    assert "The concepts of 2 samples have a Jaccard similarity of 1 on average." in capsys.readouterr().out
+
+
+def test_graphs_of_an_estimator_on_a_table(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    text = """
+def make():
+    from sklearn.datasets import load_breast_cancer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    data = load_breast_cancer()
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=200)).fit(data.data, data.target)
+"""
+    (place / "estimator.py").write_text(text, encoding="utf-8")
+    arguments = ["explain", "estimator.py:make", "breast-cancer", "--graph", "--samples", "1", "--value", "log_odds"]
+    assert main([*arguments, "--out", "e"]) == 0
+    (graph,) = ExplainedGraphs.load(place / "e").graphs.values()
+    assert graph.explained_variance > 0.95
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--logic", "and-or"), "--logic goes with --graph"),
+        (("--attack", "linf:1"), "--attack goes with --graph"),
+        (("--graph", "--logic", "xor"), "--logic takes and, or and-or, got 'xor'"),
+        (("--graph", "--index", "SV"), "--index does not go with --graph"),
+        (("--graph", "--parquet"), "--parquet does not go with --graph"),
+        (("--graph", "--export", "pdf"), "--export takes svg, png, graphml, json, got 'pdf'"),
+        (("--graph", "--players", "grid:5"), "players"),
+        (("--graph", "--attack", "fast"), "such as linf:8/255"),
+        (("--graph", "--against", "nothing"), "nothing"),
+        (("--graph", "--explained", "2"), "explained must lie in"),
+    ],
+)
+def test_bad_options_of_graphs_end_with_two(
+    place: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], text: str
+) -> None:
+    assert run(*arguments) == 2
+    assert text in capsys.readouterr().err
+    assert "Traceback" not in capsys.readouterr().err

@@ -11,7 +11,7 @@ from torch import Tensor
 from pellucid.core import Edge, Graph, Node, Picture, Players, Subject, Table
 from pellucid.explain import AndOrGraph, GraphComparison, Pattern
 
-from ._players import background, feature_players, is_image
+from ._players import feature_players, is_image
 from ._samples import picture
 from ._wording import brief, count, percent
 
@@ -67,10 +67,9 @@ def graph_exhibit(
     for name, given in (("values", values), ("trends", trends)):
         if given and len(given) != graph.n_players:
             raise ValueError(f"{name} must have one entry per player, got {len(given)} for {graph.n_players} players")
-    if picture is not None and picture.grid is not None and picture.grid[0] * picture.grid[1] != graph.n_players:
-        raise ValueError(
-            f"the picture's grid of {picture.grid} has other players than the {graph.n_players} of the graph"
-        )
+    grid = None if picture is None else picture.grid
+    if grid is not None and grid[0] * grid[1] != graph.n_players:
+        raise ValueError(f"the picture's grid is {grid[0]} x {grid[1]}, but the graph has {graph.n_players} players")
     noise = {f"pattern-{k}": p.noise for k, p in enumerate(graph.patterns)}
     drawn = _reached(graph, most)
     nodes = []
@@ -204,7 +203,8 @@ def exhibit_of(
     columns = [own for _, own in feature_players(subject)]
     if len(columns) != graph.n_players:
         columns = [(column,) for column in range(graph.n_players)]
-    values, trends = shown_values(x, columns, background(subject))
+    baseline = cut.baseline if graph.baseline is None else graph.baseline.baseline
+    values, trends = shown_values(x, columns, torch.broadcast_to(baseline, x.shape))
     return graph_exhibit(graph, title=title, score=name, unit=unit, noun=noun, values=values, trends=trends, most=most)
 
 
