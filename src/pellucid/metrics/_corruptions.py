@@ -3,8 +3,8 @@
 The strengths are those of CIFAR-10-C for images of at most 64 pixels a side and those of ImageNet-C for larger ones
 (Hendrycks and Dietterich 2019, arXiv:1903.12261). Lengths in pixels grow with small images from 32 pixels on, and are
 in proportion to 224 pixels in larger ones. The code is our own, so numbers are near those of the published files and
-not the same. Left out: fog, frost and snow, which need rendered clouds and photographs; glass blur, which is slow to do one
-swap after the other; elastic transforms, which the attacks with flows cover.
+not the same. Left out: fog, frost and snow, which need rendered clouds and photographs; glass blur, which is slow to do
+one swap after the other; elastic transforms, which the attacks with flows cover.
 """
 
 from __future__ import annotations
