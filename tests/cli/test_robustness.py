@@ -69,7 +69,7 @@ def test_it_prints_all_attacks_in_one_table_and_asks_what_goes_with_them(
     folder = place / "runs" / "net-make-d-robustness"
     names = findings(folder)
     assert [name for name in names if name.startswith("robustness")] == [
-        f"robustness-{name}" for name in ("linf", "flow", "rt", "spatial", "profile")
+        f"robustness-{name}" for name in ("profile", "linf", "flow", "rt", "spatial")
     ]
     assert {"corruptions", "reliance"} <= {name.partition("-")[0] for name in names}
     command = json.loads((folder / "report.json").read_text(encoding="utf-8"))["command"]
@@ -93,9 +93,9 @@ def test_the_plan_names_the_questions_that_explain(place: Path, capsys: pytest.C
 def test_a_model_without_gradients_is_turned_and_searched(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--quick", "--attacks", "linf,flow,rt", "--out", "b", model="net.py:Blind") == 0
     assert [name for name in findings(place / "b") if name.startswith("robustness")] == [
+        "robustness-profile",
         "robustness-linf",
         "robustness-rt",
-        "robustness-profile",
     ]
     assert "Square" in capsys.readouterr().out
 

@@ -34,7 +34,7 @@ from .._samples import ids_of, picture
 from .._wording import brief, count, in_percent, listed, percent
 from . import _balls
 from ._balls import Check, sanity
-from ._moves import SPATIAL_STARTS, SPATIAL_STEPS, Move, Swept, sane_move
+from ._moves import SMALL_GRID, SPATIAL_STARTS, SPATIAL_STEPS, Move, Swept, sane_move
 
 VICTIMS = 4
 ARROWS = 14
@@ -48,11 +48,11 @@ QUESTIONS = {
 TITLES = {"flow": "flow", "rt": "rotation and translation", "spatial": "flow, rotation and translation at once"}
 RECIPES = {"flow": "flow-fashion-mnist", "rt": "rt-fashion-mnist", "spatial": "pareto-fashion-mnist"}
 ADVICE = {
-    "flow": "Train with pictures that are bent a little, found by the attack in each step (`[objective.attack]` with "
-    '`space = "flow"`); smooth distortions as augmentation are cheaper and help less.',
-    "rt": "Train with the worst of ten random turns and shifts of each picture (`[objective.attack]` with "
-    '`space = "rotate-translate"`); at least augment with as much turning and shifting as the use will bring.',
-    "spatial": 'Train against several attacks at once (`[objective]` with `kind = "attacks"`), weighted by one dial.',
+    "flow": "Train against pictures that are bent a little, found by the attack in each step; smooth distortions as "
+    "augmentation are cheaper and help less.",
+    "rt": "Train against the worst of ten random turns and shifts of each picture; at least augment with as much "
+    "turning and shifting as the use will bring.",
+    "spatial": "Train against several attacks at once, pixel noise, bending and turning, weighted by one dial.",
 }
 
 
@@ -260,6 +260,7 @@ def _map(move: Move, swept: Swept, n: int) -> Heatmap:
     angle = swept.params[:, 0].double()
     shift = swept.params[:, 1:].double().abs().amax(1)
     angles = sorted({round(float(a), 3) for a in angle})
+    angles = angles[:: max(1, (len(angles) - 1) // (SMALL_GRID[0] - 1))]  # few enough to be written on
     shifts = sorted({round(float(s), 3) for s in shift})
     values = [
         [number(right[((angle - a).abs() < 1e-2) & ((shift - s).abs() < 1e-2)].mean()) for a in angles] for s in shifts

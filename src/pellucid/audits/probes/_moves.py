@@ -84,7 +84,8 @@ class Move:
         most = self.limits
         bend = f"bending by up to {brief(most.flow_px)} px"
         turn = f"turning by up to {brief(most.max_deg)} degrees and shifting by up to {brief(most.max_px)} px"
-        return {"flow": bend, "rt": turn, "spatial": f"{turn}, and {bend}"}[self.norm]
+        both = f"{turn.replace(' and ', ', ')} and {bend}"
+        return {"flow": bend, "rt": turn, "spatial": both}[self.norm]
 
     def size(self, share: float) -> str:
         """Return a share in words."""

@@ -260,7 +260,7 @@ def _advice(subject: Subject, profile: RobustnessProfile, weakest: str) -> Advic
         return recipe(subject, ADVICE["spatial"], "pellucid train pareto-fashion-mnist --out runs/pareto")
     if weakest in ("flow", "rt", "spatial"):
         return recipe(subject, ADVICE[weakest], f"pellucid train {RECIPES[weakest]} --out runs/{weakest}")
-    text = 'Train against PGD on the pixels (`[objective.attack]` with `space = "linf"` and the radius that matters).'
+    text = "Train against PGD on the pixels, within the radius that matters."
     return recipe(subject, text, "pellucid train pgd-fashion-mnist --out runs/pgd")
 
 
