@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from pellucid.core import Stream
+from pellucid.core import ModelError, Stream
 from pellucid.explain import BaselineSettings, LearnedBaseline, and_or_graph, learn_baseline
 from pellucid.explain import _learned_baseline as module
 from pellucid.games import (
@@ -189,3 +189,12 @@ def test_refusals(scene):
         learn_baseline(smooth(17), torch.ones(17, dtype=torch.float64), Features(fill="zero"))
     with pytest.raises(ValueError, match="need steps >= 1"):
         BaselineSettings(steps=0)
+
+
+def test_gradients_that_are_no_numbers_are_not_blamed_on_the_answers():
+    def model(z):  # the root of 0 is 0, its slope infinite
+        return torch.stack([(z[:, 0] - z[:, 0]).sqrt() + z[:, 1] * z[:, 2], z[:, 1]], dim=1)
+
+    settings = BaselineSettings(steps=2, scale=torch.ones(3))
+    with pytest.raises(ModelError, match="gradients hold NaN or infinity"):
+        learn_baseline(model, torch.ones(3), Features(fill="zero"), target=0, settings=settings)

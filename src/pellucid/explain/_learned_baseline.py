@@ -161,7 +161,7 @@ def learn_baseline(
 
     Raises:
         ValueError: more than 16 players, no scale, or an input or model without gradients.
-        ModelError: the model gives NaN or infinity on a masked input.
+        ModelError: the model gives NaN or infinity on a masked input, or its gradients are.
 
     Example:
         >>> import torch
@@ -189,6 +189,10 @@ def learn_baseline(
         if best is None or l1 < best[0]:
             best = (l1, r, absent)
         if not last:
+            if not bool(g.isfinite().all()):
+                raise ModelError(
+                    "the model's gradients hold NaN or infinity while a baseline is learned; choose another fill"
+                )
             r = search.moved(r, g, rates[step])
         on_step(step + 1, settings.steps + 1)
     assert best is not None
