@@ -64,7 +64,7 @@ def test_it_prints_all_attacks_in_one_table_and_asks_what_goes_with_them(
 ) -> None:
     assert run("--attacks", "linf,flow,rt,spatial", "--quick") == 0
     out = capsys.readouterr().out
-    lines = out[out.rindex("attack  ") :].splitlines()
+    lines = out[out.index("\nattack  ") + 1 :].splitlines()
     assert [line.split()[0] for line in lines[2:8]] == ["no", "linf", "flow", "rt", "spatial", "worst"]
     folder = place / "runs" / "net-make-d-robustness"
     names = findings(folder)
