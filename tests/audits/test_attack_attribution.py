@@ -41,6 +41,7 @@ def test_the_corner_is_found_and_said():
     regions, groups = probe(whole, need.wanted, Stream(0))
     assert regions.measure.name == "attack_concentration[l2]"
     assert regions.measure.value > 90
+    assert all(0 <= share <= 1 for share in regions.measure.samples)  # shares, which `compare` turns into percent
     assert regions.level == groups.level == "noted"
     assert "The strongest 1 of 4 regions of an image make" in regions.answer
     gallery = next(e for e in regions.exhibits if isinstance(e, Gallery))

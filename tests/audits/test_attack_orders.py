@@ -6,8 +6,10 @@ from torch import nn
 
 from pellucid.audits import audit, settings_of, with_settings
 from pellucid.audits.probes import AttackOrderings
+from pellucid.audits.probes._attack_orders import _acts
 from pellucid.core import Curve, Heatmap, Stream, Subject, Table
 from pellucid.data import synthetic_images, synthetic_table
+from pellucid.explain import AttackOrders
 from pellucid.reports import Report
 
 
@@ -84,6 +86,26 @@ def test_features_play_on_a_table():
     assert "of the row as context" in finding.answer
     assert finding.provenance.settings["orders"] == "5 ranges, 12 chains of nested coalitions per sample"
     assert not any("corrected" in m.name for m in finding.measures)
+    # Six features: contexts of 0 or 4 others are unique, where every pair agrees with itself.
+    agreement = next(e for e in finding.exhibits if isinstance(e, Curve) and "contexts agree" in e.title)
+    assert agreement.lines[0].x == (50.0, 75.0) or agreement.lines[0].x == (0.5, 0.75)
+
+
+def test_what_leads_must_lead_in_other_samples_too():
+    def drop(single, high):
+        other = torch.zeros(len(single), 1, dtype=torch.float64)
+        low_to_high = torch.cat([other, other, torch.tensor(high, dtype=torch.float64)[:, None]], dim=1)
+        alone = torch.tensor(single, dtype=torch.float64)
+        edges, means = torch.tensor([0, 3, 6, 9]), torch.stack([low_to_high, low_to_high], dim=2)
+        chains, total = torch.zeros(len(single), dtype=torch.int64), alone + low_to_high.sum(1)
+        return AttackOrders(
+            edges, total, 0 * alone, alone, low_to_high, 0 * low_to_high, means, chains, n_players=10, evaluations=0
+        )
+
+    rng = Stream(0)
+    assert _acts(drop([1.0] * 8, [3.0] * 8), rng).startswith("This attack acts mostly through interactions of many")
+    # 60 % and 40 % on average, but it is the one or the other from sample to sample.
+    assert "No range" in _acts(drop([0.0, 4.0] * 4, [5.0, 1.0] * 4), rng)
 
 
 def test_a_report_runs_it_when_asked_and_keeps_it(images, tmp_path):

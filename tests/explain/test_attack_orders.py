@@ -10,12 +10,14 @@ from torch.testing import assert_close
 from pellucid.core import DataError, Stream
 from pellucid.explain import (
     OFFICIAL_PAIRS,
+    AttackOrders,
     AttackPairs,
     attack_orders,
     cost_attack_orders,
     pair_attack_orders,
     usable_pairs,
 )
+from pellucid.explain._signed_orders import signed_edges
 from pellucid.games import Features, Patches, logit
 
 KNOWN = torch.tensor([0, 1, 2, 5, 1, 1, 4, 9, -1, 0, 3, 2, 2, 6, 1, 7], dtype=torch.float64)
@@ -175,6 +177,16 @@ def test_shares_sum_to_one_and_high_orders_are_those_from_the_ratio_on():
     assert_close(found.share_above(0.6).value, found.share.value[3:].sum())
     assert_close(found.bins.utility, found.utilities.mean(0))
     assert found.disentanglement is found.floor is None
+
+
+@pytest.mark.parametrize(("players", "first"), [(4, 2), (6, 3), (16, 10), (36, 24), (64, 44)])
+def test_high_orders_hold_seven_tenths_of_the_other_players(players, first):
+    # m of n - 2 others: with six players three of four are 75 %, and belong to the high orders.
+    edges = torch.tensor(signed_edges(players, 10))
+    zeros = torch.zeros(1, len(edges) - 1, dtype=torch.float64)
+    none, chains, means = zeros[:, 0], torch.zeros(1, dtype=torch.int64), torch.stack([zeros, zeros], dim=2)
+    found = AttackOrders(edges, none, none, none, zeros, zeros, means, chains, players, 0)
+    assert int(edges[:-1][found.above(0.7)].min()) == first
 
 
 def test_pairs_do_not_add_up_and_are_the_same_alone():

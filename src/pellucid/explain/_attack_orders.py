@@ -133,8 +133,8 @@ class AttackOrders:
         )
 
     def above(self, ratio: float) -> Tensor:
-        """Return which bins hold contexts of at least this share of the other players, `(B,)` bool."""
-        high: Tensor = self.edges[:-1] >= round(ratio * (self.n_players - 1))
+        """Return whose middle is a context of at least this share of the other players, `(B,)` bool."""
+        high: Tensor = self.ratios >= ratio - 1e-9
         return high
 
     @property

@@ -52,6 +52,9 @@ WANTED, LEAST = {"quick": 4, "full": 8}, 2
 LARGE_WANTED, LARGE_LEAST, LARGE_BLOCKS, LARGE_CONTEXTS = {"quick": 1, "full": 4}, 1, 16, 8
 """Of large images fewer are attacked, and their perturbations are cut into at most 16 x 16 blocks."""
 
+FEWEST_SPREAD = 4
+"""Samples below which no interval is told: the draws of two or three do not say how far others would lie."""
+
 TRIED = 3
 """Samples whose answer is looked at for each one that is attacked: wrong answers are passed over."""
 
@@ -102,7 +105,7 @@ class AttackAttributions:
             each * min(LARGE_LEAST if large else LEAST, len(subject)),
             each * min(wanted, len(subject)),
             memory=4 * 64 * 16 * subject.inputs[0].numel(),
-            remark=f"attacks fewer than {wanted} samples: wider intervals",
+            remark=f"attacks fewer than {wanted} samples: less sure numbers",
         )
 
     def _each(self, subject: Subject) -> int:
@@ -298,10 +301,14 @@ class AttackAttributions:
         total, lowering = int(known.sum()), int(lowers.nansum())
         mean = float(object_share[known].mean())
         groups = f"{count(int(has.sum()), 'sample')} hold {count(total, 'group')} of pixels that act together"
+        does = {0: "All mainly raise the wrong class", total: "All mainly lower the true class"}.get(
+            lowering,
+            f"{lowering} of {total} mainly {'lowers' if lowering == 1 else 'lower'} the true class, the others raise "
+            "the wrong one",
+        )
         answer = (
-            f"The l2 perturbations of {groups}. {lowering} of {total} mainly {'lowers' if lowering == 1 else 'lower'} "
-            f"the true class, the others raise the wrong one; {percent(mean)} of their pixels lie on what looks like "
-            "the object."
+            f"The l2 perturbations of {groups}. {does}; {percent(mean)} of their pixels lie on what looks like the "
+            "object."
         )
         block, contexts = _blocks(subject)
         return Finding(
@@ -330,7 +337,7 @@ class AttackAttributions:
             references=REFERENCES[:1],
             cautions=(
                 "Where the object lies is guessed from how its colors differ from those at the image's border; give a "
-                "mask to `explain.perturbation_components` to know.",
+                "mask to explain.perturbation_components to know.",
             ),
         )
 
@@ -423,7 +430,8 @@ def _measure(
     """Return the mean over samples with its bootstrap interval; samples without the number are left out of it."""
     known = values[values.isfinite()]
     nothing = torch.tensor(torch.nan)
-    found = bootstrap(known, rng=rng) if len(known) > 1 else Interval(known.mean(), nothing, nothing)
+    few = len(known) < FEWEST_SPREAD
+    found = Interval(known.mean(), nothing, nothing) if few else bootstrap(known, rng=rng)
     say = in_percent if share else number
     return Measure(
         name=name,
@@ -434,7 +442,7 @@ def _measure(
         unit="%" if share else "",
         usual=usual,
         better="higher" if better == "higher" else "neither",
-        samples=tuple(say(value) for value in values) if share else numbers(values),
+        samples=numbers(values),  # shares as they are, also where the measure is in percent
     )
 
 
@@ -457,7 +465,8 @@ def _answer(found: Attacked, shares: Tensor, saved: Tensor, few: int, regions: i
 def _cautions(found: Attacked, attacked: int, tried: int) -> tuple[str, ...]:
     cautions = []
     if attacked < 8:
-        cautions.append(f"{count(attacked, 'sample')} cannot stand for all: the intervals are wide.")
+        narrow = "; intervals from so few are too narrow" if attacked >= FEWEST_SPREAD else ""
+        cautions.append(f"{count(attacked, 'sample')} cannot stand for all{narrow}.")
     if attacked < tried:
         cautions.append(
             f"No attack was found in both norms on {tried - attacked} of {tried} samples, which are left out."

@@ -39,15 +39,14 @@ def exhibits(subject: Subject, parts: Parts, players: Players, *, high: float) -
         players: of one sample.
         high: share of the other parts from which on a context is large.
     """
-    orders = parts.orders
-    assert orders.pairs is not None
+    orders, pairs = parts.orders, parts.orders.pairs
     return (
         _waterfall(orders),
         _curves(orders),
-        _agreement(orders.pairs),
+        *([] if pairs is None else [_agreement(pairs)]),
         _areas(parts.detector),
         _defences(parts),
-        *_maps(orders.pairs, players),
+        *([] if pairs is None else _maps(pairs, players)),
     )
 
 
@@ -65,7 +64,7 @@ def _waterfall(orders: AttackOrders) -> Curve:
         bars=True,
         categories=tuple(names),
         caption="What single parts lose alone, what the interactions of each range of orders lose, and their sum, the "
-        "drop of the score of the true class; means over samples. The parts add up exactly.",
+        "drop of the score of the true class; means over samples with 95% intervals. The means add up exactly.",
     )
 
 
@@ -176,17 +175,18 @@ def _maps(pairs: PairAttackOrders, players: Players) -> tuple[Heatmap, ...]:
     made = []
     for order in sorted({int(pairs.orders[0]), int(pairs.orders[-1])}):
         found = pairs.context_map(order, "attacked").view(rows, columns)
+        whole = (100 * found / (float(found.abs().max()) or 1.0)).round()
         made.append(
             Heatmap(
                 title=f"Context of the strongest pairs, {order / max(1, pairs.n_players - 2):.0%} of others present",
                 rows=tuple(str(r + 1) for r in range(rows)),
                 columns=tuple(str(c + 1) for c in range(columns)),
-                values=tuple(numbers(row) for row in found),
+                values=tuple(numbers(row) for row in whole),
                 row_label="row",
                 column_label="column",
                 diverging=True,
                 caption="Attacked inputs: which cells are present when a pair interacts as it does on average, above "
-                "what contexts of that size hold.",
+                "what contexts of that size hold; in percent of the strongest cell.",
             )
         )
     return tuple(made)

@@ -40,6 +40,7 @@ from pellucid.explain import (
     cost_attack_orders,
     cost_order_detector,
     order_detector,
+    orders_of,
     recoverability,
 )
 from pellucid.metrics import attacked
@@ -85,9 +86,10 @@ class _Rung(NamedTuple):
     pairs: int
     contexts: int
 
-    @property
-    def settings(self) -> AttackPairs:
-        return AttackPairs(self.pairs, self.contexts, ratios=PAIR_RATIOS)
+    def settings(self, players: int) -> AttackPairs | None:
+        """Return which pairs to measure: none of the first or last order, whose one context agrees with itself."""
+        inner = tuple(r for r in PAIR_RATIOS if 0 < orders_of(players, (r,))[0] < players - 2)
+        return AttackPairs(self.pairs, self.contexts, ratios=inner) if inner else None
 
 
 LADDER = (_Rung(8, 12, 2, 8), _Rung(12, 24, 4, 12), _Rung(16, 32, 6, 16), _Rung(24, 64, 8, 16), _Rung(32, 100, 8, 24))
@@ -147,7 +149,9 @@ class AttackOrderings:
             self._cost(subject, rungs[0]),
             self._cost(subject, top),
             memory=4 * 64 * 16 * subject.inputs[0].numel(),
-            remark=f"takes fewer than {top.samples} samples apart, with more sampling noise",
+            remark=f"takes fewer than {top.samples} samples apart, with more sampling noise"
+            if rungs[0].samples < top.samples
+            else "draws fewer chains: more sampling noise",
         )
 
     def _players(self, subject: Subject) -> int:
@@ -164,7 +168,7 @@ class AttackOrderings:
         """Return the most evaluations of a rung."""
         n, m, tried = self._players(subject), rung.samples, self._tried(subject, rung)
         attack = PGD(_space(subject, self.attack), steps=STEPS).cost
-        apart = cost_attack_orders(n, samples=m, chains=rung.chains, pairs=rung.settings)
+        apart = cost_attack_orders(n, samples=m, chains=rung.chains, pairs=rung.settings(n))
         spotting = cost_order_detector(n, samples=m, ratios=DETECTOR_RATIOS, contexts=1)
         corrections = 2 * m * len(ALPHAS) if is_image(subject) else 0
         return 1 + tried * (1 + attack) + apart + spotting + corrections + m * attack
@@ -206,7 +210,7 @@ class AttackOrderings:
             y,
             masker,
             chains=rung.chains,
-            pairs=rung.settings,
+            pairs=rung.settings(self._players(subject)),
             bounds=None,  # the attack keeps them; features of tables have none
             rng=bound,
             work=work.part(0.0, 0.8),
@@ -247,7 +251,7 @@ class AttackOrderings:
             probe=self.name,
             name="attack-orders",
             question=self.question,
-            answer=_answer(subject, orders, drops, self._text(subject), len(subject)),
+            answer=_answer(subject, orders, drops, _acts(orders, rng), self._text(subject)),
             measure=Measure(
                 name="high_order_drop",
                 label=f"part of the drop by interactions with at least {HIGH:.0%} of the other parts present",
@@ -279,16 +283,20 @@ class AttackOrderings:
         )
 
     def _too_few(self, subject: Subject, attack: PGD, counts: _Counts, usable: int, spent: int) -> Finding:
+        enough = counts.right >= FEWEST
         why = (
-            f"The attack within {self._text(subject)} turns {usable} of {counts.right} right answers wrong; at least "
+            f"the attack within {self._text(subject)} turns {usable} of {counts.right} right answers wrong; at least "
             f"{FEWEST} are needed to say through which interactions it acts."
+            if enough
+            else f"the model gets {counts.right} of {count(counts.tried, 'sample')} right without any attack; at least "
+            f"{FEWEST} that an attack then turns wrong are needed to say through which interactions it acts."
         )
         rows = (("tried", counts.tried), ("wrong without attack", counts.wrong), ("resisted", counts.resisted))
         return Finding(
             probe=self.name,
             name="attack-orders",
             question=self.question,
-            answer=f"Not told: {why[0].lower()}{why[1:]}",
+            answer=f"Not told: {why}",
             measure=Measure(
                 name="high_order_drop",
                 label=f"part of the drop by interactions with at least {HIGH:.0%} of the other parts present",
@@ -296,7 +304,12 @@ class AttackOrderings:
                 unit="%",
             ),
             level="noted",
-            reason="There is nothing to take apart; a larger radius may give more attacked samples.",
+            reason="There is nothing to take apart; "
+            + (
+                "a larger radius may give more attacked samples."
+                if enough
+                else "attacks are explained on samples that the model gets right."
+            ),
             exhibits=(
                 Table(
                     title="What became of the samples", columns=("samples", "number"), rows=(*rows, ("fooled", usable))
@@ -398,19 +411,42 @@ def _space(subject: Subject, text: str) -> Space:
 # -- words and measures ---------------------------------------------------------------------------------------------
 
 
+_RANGES = ("single", "low", "middle", "high")
+
+
+def _sums(orders: AttackOrders) -> Tensor:
+    """Return what single players and small, middle and large contexts lose, and the drop, `(N, 5)`."""
+    low, high = ~orders.above(LOW), orders.above(HIGH)
+    ranges = (orders.utilities[:, group].sum(1) for group in (low, ~low & ~high, high))
+    return torch.stack([orders.first_order, *ranges, orders.total], dim=1)
+
+
+def _parts_of(sums: Tensor) -> Tensor:
+    """Return which part of the mean drop each range makes, `(4,)`."""
+    mean = sums.mean(0)
+    return mean[:-1] / mean[-1]
+
+
 def _drops(orders: AttackOrders, rng: Stream) -> dict[str, Interval[Tensor]]:
     """Return which part of the mean drop single players and small, middle and large contexts make."""
-    low, high = ~orders.above(LOW), orders.above(HIGH)
-    groups = {"low": low, "middle": ~low & ~high, "high": high}
-    sums = [orders.first_order, *(orders.utilities[:, group].sum(1) for group in groups.values())]
-    columns = torch.stack([*sums, orders.total], dim=1)
+    found = bootstrap(_sums(orders), rng=rng.child("drops"), statistic=_parts_of)
+    return {name: Interval(found.value[k], found.low[k], found.high[k]) for k, name in enumerate(_RANGES)}
 
-    def part(rows: Tensor) -> Tensor:
-        mean = rows.mean(0)
-        return mean[:-1] / mean[-1]
 
-    found = bootstrap(columns, rng=rng.child("drops"), statistic=part)
-    return {name: Interval(found.value[k], found.low[k], found.high[k]) for k, name in enumerate(("single", *groups))}
+def _acts(orders: AttackOrders, rng: Stream) -> str:
+    """Say which range carries the attack: one that leads the next by more than other samples could undo."""
+    first, second = _parts_of(_sums(orders)).argsort(descending=True)[:2].tolist()
+
+    def lead(rows: Tensor) -> Tensor:
+        part = _parts_of(rows)
+        return torch.stack([part[first], part[first] - part[second]])
+
+    found = bootstrap(_sums(orders), rng=rng.child("drops"), statistic=lead)
+    if float(found.low.min()) <= 0:
+        return "No range of orders clearly carries this attack"
+    if float(found.value[0]) > 0.5:
+        return f"This attack acts mostly {_ACTS[_RANGES[first]]}"
+    return f"This attack acts more {_ACTS[_RANGES[first]]} than through any other range, but not mostly"
 
 
 _ACTS = {
@@ -421,22 +457,18 @@ _ACTS = {
 }
 
 
-def _answer(subject: Subject, orders: AttackOrders, drops: dict[str, Interval[Tensor]], radius: str, n: int) -> str:
-    ranked = sorted(drops, key=lambda name: -float(drops[name].value))
-    first, second = ranked[:2]
-    clear = float(drops[first].low) > float(drops[second].value) and float(drops[first].value) > 0
-    acts = f"This attack acts mostly {_ACTS[first]}" if clear else "No range of orders clearly carries this attack"
+def _answer(subject: Subject, orders: AttackOrders, drops: dict[str, Interval[Tensor]], acts: str, radius: str) -> str:
     whole = "image" if is_image(subject) else "row"
     below = [name for name in drops if float(drops[name].high) < 0]
     undone = " Parts below 0 work against the attack." if below else ""
     share = {name: percent(float(found.value)) for name, found in drops.items()}
     high = drops["high"]
     return (
-        f"{acts}: of a drop of {brief(float(orders.total.mean()))} in the log probability of the true class, "
+        f"{acts}. Of a drop of {brief(float(orders.total.mean()))} in the log probability of the true class, "
         f"{share['high']} (95% interval {percent(float(high.low))} to {percent(float(high.high))}) come from "
         f"interactions with at least {HIGH:.0%} of the {whole} as context, {share['middle']} from {LOW:.0%} to "
         f"{HIGH:.0%}, {share['low']} from less, and {share['single']} from single parts alone. The attack is PGD "
-        f"within {radius}, on {count(n, 'sample')} that it turns from right to wrong.{undone}"
+        f"within {radius}, on {count(len(orders.total), 'sample')} that it turns from right to wrong.{undone}"
     )
 
 
@@ -466,19 +498,19 @@ def _measures(parts: Parts, drops: dict[str, Interval[Tensor]], rng: Stream) -> 
             orders.share_above(HIGH),
         )
     )
-    assert orders.pairs is not None
-    agreement, place = orders.pairs.disentanglement(), 0
-    for side, name in enumerate(("normal", "attacked")):
-        made.append(
+    if orders.pairs is not None:
+        agreement = orders.pairs.disentanglement()
+        made += [
             Measure(
                 name=f"disentanglement[{name}]",
-                label=f"agreement of contexts of {float(orders.pairs.ratios[place]):.0%} of the others, {name} inputs",
-                value=number(agreement.value[place, side]),
-                low=number(agreement.low[place, side]),
-                high=number(agreement.high[place, side]),
-                usual=f"{float(orders.pairs.floor[place]):.2g} where contexts do not agree at all",
+                label=f"agreement of contexts of {float(orders.pairs.ratios[0]):.0%} of the others, {name} inputs",
+                value=number(agreement.value[0, side]),
+                low=number(agreement.low[0, side]),
+                high=number(agreement.high[0, side]),
+                usual=f"{float(orders.pairs.floor[0]):.2g} where contexts do not agree at all",
             )
-        )
+            for side, name in enumerate(("normal", "attacked"))
+        ]
     area = parts.detector.auroc["interquartile"]
     made.append(
         Measure(
