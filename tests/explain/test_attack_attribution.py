@@ -111,6 +111,21 @@ def test_the_margin_needs_no_border():
     assert float(found.cost_full) == pytest.approx(6 - 13**0.5, rel=1e-3)
 
 
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_a_set_that_finds_nothing_is_no_cheaper_than_a_larger_one_that_does(norm):
+    # The border reaches 0.5 and cannot fool; all four regions are needed, at a length of about 1.
+    weights = [0.1, 1.0, 1.0, 1.0, 1.0]
+    x, owner, how = torch.full((1, 5), 0.5), torch.tensor([-1, 0, 1, 2, 3]), MinimumCost(norm, steps=6, end_steps=20)
+    model = linear(weights, margin=0.5 * sum(weights) + 1.9)
+    found = attack_attribution(model, x, torch.tensor([0]), regions=owner, utility=how, permutations=2, rng=Stream(0))
+    assert float(found.capped) > 0.05
+    assert float(found.values.min()) >= 0
+    assert_close(found.values.sum(1), found.cost_none - found.cost_full, atol=1e-9, rtol=0)
+    game = AttackGame(model, x[0], 0, how, regions=owner, rng=Stream(0))
+    none, everything = game(torch.tensor([[False] * 4, [True] * 4])).tolist()
+    assert none <= everything < 0
+
+
 # -- laws ---------------------------------------------------------------------------------------------------------
 
 

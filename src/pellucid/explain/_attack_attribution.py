@@ -19,6 +19,7 @@ from ._attack_cost import (
     ReachedMargin,
     allowed_least,
     attack_regions,
+    cap_of,
     free_elements,
     touched,
 )
@@ -422,7 +423,8 @@ class _Searching:
         least = allowed_least(
             torch.cat([end_sets, sets.flatten(0, 1)]), torch.cat([end_used, used.flatten(0, 1)]), cost
         )
-        least = torch.where(least.isfinite(), least, worst)
+        cap = cap_of(worst, cost)
+        least = torch.where(least.isfinite(), least, cap)
         start, end = least[0], least[1]
         path = torch.cat([start.expand(1, paths), least[2:].view(n, paths)])
         # The last set of each path is everything: its cost is the common end.
@@ -430,7 +432,7 @@ class _Searching:
         values = torch.zeros(paths, n, dtype=torch.float64).scatter(1, order, gains)
         pairs = values.view(-1, 2, n).mean(1)
         stderr = pairs.std(0) / sqrt(len(pairs))
-        slack = (torch.where(raw[-1].isfinite(), raw[-1], worst) - end).mean().clamp_min(0)
+        slack = (torch.where(raw[-1].isfinite(), raw[-1], cap) - end).mean().clamp_min(0)
         reached = bool(full[0][s].isfinite()) or bool(raw[-1].isfinite().any())
         nothing = torch.tensor(torch.nan, dtype=torch.float64)
         return {

@@ -304,6 +304,15 @@ def allowed_least(
     return torch.where(forbidden, inf, cost[:, None]).amin(0)
 
 
+def cap_of(worst: float, cost: Float[Tensor, " j"]) -> float:
+    """Return what a search without success counts: `worst`, or the dearest success on that input if it cost more.
+
+    A set that allows nothing that fools must not look cheaper than a larger one that does.
+    """
+    found = cost[cost.isfinite()]
+    return max(worst, float(found.max())) if len(found) else worst
+
+
 # -- the game -----------------------------------------------------------------------------------------------------
 
 
@@ -371,7 +380,7 @@ class AttackGame:
         self._cost = torch.cat([self._cost, found.cost.cpu()])
         least = allowed_least(keep.cpu(), self._used, self._cost)
         capped = self.utility.worst(self._x, free_elements(torch.zeros_like(keep[:1]), self.owner, self._x))
-        worth = -torch.where(least.isfinite(), least, float(capped))
+        worth = -torch.where(least.isfinite(), least, cap_of(float(capped), self._cost))
         if not all(map(isfinite, worth.tolist())):
             raise ModelError("no perturbation fools the model, and without bounds there is no largest cost to count")
         return worth.to(keep.device)
