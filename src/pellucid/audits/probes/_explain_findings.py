@@ -326,7 +326,7 @@ def summary_finding(told: Told, rng: Stream) -> Finding:
     )
     headline, measures = whole, tuple[Measure, ...]()
     if len(singles):
-        per_sample = numbers([torch.nan if share is None else 100 * float(share[1]) for share in shares])
+        per_sample = numbers([torch.nan if share is None else float(share[1]) for share in shares])
         additive = _mean(
             "additive_share",
             f"variance over all masked versions that single {told.noun[1]} make, mean over samples",
