@@ -137,7 +137,7 @@ def test_price_noise_and_seed(rng):
 def test_refusals(rng):
     with pytest.raises(ValueError, match="a graph of 17 players needs 131,072 evaluations per input; join players"):
         of_formula(lambda x: x.sum(1), 17, rng)
-    with pytest.raises(ValueError, match="need 0 < explained <= 1 and max_patterns >= 1"):
+    with pytest.raises(ValueError, match="need 0 < explained <= 1 and 1 <= max_patterns <= 2,000"):
         of_formula(lambda x: x.sum(1), 3, rng, explained=0.0)
     with pytest.raises(ValueError, match="a game belongs to one sample but rng is bound to 2"):
         of_formula(lambda x: x.sum(1), 3, rng.at([1, 2]))
@@ -301,6 +301,16 @@ def test_json_round_trip(logic):
     assert again.note == graph.note != ""
     assert_close(again.predict(coalitions(5)), graph.predict(coalitions(5)))
     assert_close(again.path.explained, graph.path.explained)
+
+
+def test_a_split_that_is_not_the_shortest_says_by_how_much_it_may_miss():
+    values = Stream(3).child("table").normal((1, 4096), dtype=torch.float64)[0]
+    exact = and_or_graph_of(values[:32], of_count(5), noise=0.0, logic="and-or")
+    graph = and_or_graph_of(values, of_count(12), noise=0.0, logic="and-or")
+    assert exact.gap == pytest.approx(0, abs=1e-9)
+    assert 0.05 < graph.gap < 1
+    assert f"effects up to {graph.gap:.0%} smaller" in graph.note
+    assert AndOrGraph.from_dict(graph.to_dict()).gap == graph.gap
 
 
 def test_json_of_something_else_is_refused():

@@ -107,6 +107,8 @@ class AndOrGraph:
         grid: rows and columns of the players, None without a grid.
         baseline: the learned baseline, None if none was learned.
         evaluations: model evaluations spent.
+        gap: by what share the sum of all effects could at most be smaller with another split into AND and OR; 0 where
+            the split is exact, which is up to 10 players.
     """
 
     patterns: tuple[Pattern, ...]
@@ -127,6 +129,7 @@ class AndOrGraph:
     grid: tuple[int, int] | None
     baseline: LearnedBaseline | None
     evaluations: int
+    gap: float = 0.0
 
     @property
     def n_players(self) -> int:
@@ -138,9 +141,12 @@ class AndOrGraph:
         """What a reader must be told before the patterns; empty if nothing."""
         if not self.path.variance:
             return "The score does not change when inputs are masked, so there are no patterns."
-        if not self.sparse:
-            return f"Not sparse here: {self.needed:,} of {self.n_all_patterns:,} patterns would be needed."
-        return ""
+        if self.sparse:
+            return ""
+        said = f"Not sparse here: {self.needed:,} of {self.n_all_patterns:,} patterns would be needed."
+        if self.gap > 0.05:
+            said += f" Another split into AND and OR could have effects up to {self.gap:.0%} smaller in all."
+        return said
 
     @property
     def terms(self) -> Float[Tensor, " terms"]:
@@ -218,7 +224,7 @@ class AndOrGraph:
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers for JSON, the whole path and all terms among them; `from_dict` reads them."""
         simple = ("logic", "constant", "score", "explained_variance", "ratio_explained", "sparse", "needed")
-        more = ("n_all_patterns", "noise", "evaluations")
+        more = ("n_all_patterns", "noise", "evaluations", "gap")
         return {
             "format": FORMAT,
             **{key: getattr(self, key) for key in (*simple, *more)},

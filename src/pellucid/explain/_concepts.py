@@ -131,10 +131,16 @@ def in_two(on_step: OnStep, n_players: int, steps: int) -> tuple[OnStep, OnStep]
     return first, second
 
 
+MOST_PATTERNS = 2_000
+"""Most patterns of a graph: looking for the parts they share compares all pairs of them."""
+
+
 def check_settings(explained: float, max_patterns: int, logic: str) -> None:
     """Raise a `ValueError` for settings out of range."""
-    if not 0 < explained <= 1 or max_patterns < 1:
-        raise ValueError(f"need 0 < explained <= 1 and max_patterns >= 1, got {explained} and {max_patterns}")
+    if not (0 < explained <= 1 and 1 <= max_patterns <= MOST_PATTERNS):
+        raise ValueError(
+            f"need 0 < explained <= 1 and 1 <= max_patterns <= {MOST_PATTERNS:,}, got {explained} and {max_patterns}"
+        )
     if logic not in ("and", "and-or"):
         raise ValueError(f'logic must be "and" or "and-or", got {logic!r}')
 
@@ -196,7 +202,7 @@ def and_or_graph_of(
     if len(values) != 1 << players.count:
         raise ValueError(f"a table of {players.count} players has {1 << players.count} rows, got {len(values)}")
     values = values.detach().cpu().to(torch.float64)
-    and_terms, or_terms = _terms(values, logic)
+    and_terms, or_terms, gap = _terms(values, logic)
     path = prune(and_terms, values, or_terms=or_terms)
     if path.variance <= len(values) * noise**2:  # nothing but rounding varies
         path = replace(path, variance=0.0)
@@ -224,14 +230,15 @@ def and_or_graph_of(
         baseline=baseline,
         evaluations=cost_and_or_graph(players.count, backgrounds=players.backgrounds or 1)
         + (baseline.evaluations if baseline else 0),
+        gap=gap,
     )
 
 
-def _terms(values: Tensor, logic: Logic) -> tuple[Tensor, Tensor | None]:
+def _terms(values: Tensor, logic: Logic) -> tuple[Tensor, Tensor | None, float]:
     if logic == "and":
-        return mobius(values), None
+        return mobius(values), None, 0.0
     split = and_or(values, max_exact=MOST_PLAYERS)
-    return split.and_, split.or_
+    return split.and_, split.or_, split.gap / split.l1 if split.l1 else 0.0
 
 
 def _names(players: Players, names: Sequence[str]) -> tuple[str, ...]:

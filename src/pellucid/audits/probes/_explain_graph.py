@@ -47,6 +47,10 @@ STEPS = 50
 """Steps of learning a baseline."""
 
 
+MOST_KEPT = 2_000
+"""Most patterns of a graph, as `explain.and_or_graph_of` allows."""
+
+
 @final
 @dataclass(frozen=True)
 class ExplainGraph:
@@ -110,10 +114,10 @@ class ExplainGraph:
         :meta private:
         """
         part, maskers, counts = self._how().prepared(subject)
-        if not 0 < self.explained <= 1 or self.max_patterns < 1:
+        if not (0 < self.explained <= 1 and 1 <= self.max_patterns <= MOST_KEPT):
             raise DataError(
-                f"explained must lie in (0, 1] and max-patterns be at least 1, got {self.explained} and "
-                f"{self.max_patterns}"
+                f"explained must lie in (0, 1] and max-patterns be at least 1 and at most {MOST_KEPT:,}, got "
+                f"{self.explained} and {self.max_patterns}"
             )
         if self.logic not in ("and", "and-or"):
             raise DataError(f'logic must be "and" or "and-or", got {self.logic!r}')
