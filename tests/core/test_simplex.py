@@ -165,6 +165,9 @@ def test_tied_means_at_the_end_of_the_dial_share_by_their_moments():
 def test_losses_and_gradients_of_zero():
     close(moment_weights(torch.zeros(3, 3), torch.zeros(3), r=0.0), [1 / 3] * 3, atol=1e-6)
     close(min_norm_weights(torch.zeros(2, 5)), [0.5, 0.5], atol=1e-6)
+    # Of lengths 10,000 times apart the shortest still gets its due: the mix is no longer than it.
+    uneven = torch.diag(torch.tensor([1e-4, 1.0, 1e4]))
+    assert (min_norm_weights(uneven) @ uneven.double()).norm() <= 1e-4
     close(min_norm_weights(torch.tensor([[1.0, 2.0], [0.0, 0.0]])), [0, 1], atol=1e-6)
 
 

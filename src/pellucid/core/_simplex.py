@@ -98,11 +98,28 @@ def min_norm_weights(G: Float[Tensor, "m d"]) -> Float[Tensor, " m"]:
     matrix = _array(gram)
     if not np.isfinite(matrix).all():
         raise ValueError("G must be finite")
-    return torch.from_numpy(_least(matrix))
+    lengths = np.sqrt(matrix.diagonal())
+    if not lengths.all():
+        return torch.from_numpy((lengths == 0) / (lengths == 0).sum())  # a mix of length 0
+    # In units of each gradient's own length, or rounding would drown a short one beside one 10,000 times as long.
+    shares = lengths.min() / lengths
+    weights = _solved(matrix / np.outer(lengths, lengths), shares[None], np.ones(1)) * shares
+    return torch.from_numpy(weights / weights.sum())
 
 
 def _least(matrix: np.ndarray, mean: np.ndarray | None = None, level: float = 0.0) -> np.ndarray:
     """Return the minimizer of a^T matrix a on the simplex, with mean^T a = level where a mean in [0, 1] is given."""
+    ones = np.ones((1, len(matrix)))
+    if mean is None:
+        weights = _solved(matrix, ones, np.ones(1))
+    else:
+        weights = _solved(matrix, np.vstack([ones, mean]), np.array([1.0, level]))
+    weights /= weights.sum()
+    return weights
+
+
+def _solved(matrix: np.ndarray, rows: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    """Return the minimizer of a^T matrix a with rows a = goal and a >= 0."""
     m = len(matrix)
     scale = float(np.trace(matrix)) / m
     # Symmetric, of order 1, and positive definite, so that the minimizer is unique.
@@ -110,16 +127,13 @@ def _least(matrix: np.ndarray, mean: np.ndarray | None = None, level: float = 0.
     matrix = matrix + _RIDGE * np.eye(m)
     best, least = np.full(m, 1 / m), math.inf
     for members in _supports(m):
-        rows = np.ones((1, len(members))) if mean is None else np.stack([np.ones(len(members)), mean[members]])
-        goal = np.array([1.0]) if mean is None else np.array([1.0, level])
-        found = _stationary(matrix[np.ix_(members, members)], rows, goal)
+        found = _stationary(matrix[np.ix_(members, members)], rows[:, members], goal)
         if found is None or found.min() < -_TOLERANCE:
             continue
         value = float(found @ matrix[np.ix_(members, members)] @ found)
         if value < least:
-            weights = np.zeros(m)
-            weights[members] = found.clip(0)
-            best, least = weights / weights.sum(), value
+            best, least = np.zeros(m), value
+            best[members] = found.clip(0)
     return best
 
 
