@@ -18,11 +18,12 @@ from ._losses import Loss, cross_entropy
 class RandomSearch:
     """Do random distortions already make the model err? Draw points of the space, keep each sample's best.
 
+    The input itself is always among them, so that accuracy under this search is never above accuracy.
     Where this beats a gradient attack, the gradients mislead it and its robust accuracy is too high.
 
     Args:
         space: the distortions to search.
-        draws: random points per sample.
+        draws: random points per sample, beside the input itself.
         loss: ranks the points that do not differ in being misclassified.
         early_stop: draw no more for a sample once it is fooled.
 
@@ -42,7 +43,7 @@ class RandomSearch:
     @property
     def cost(self) -> int:
         """Most evaluations per sample."""
-        return 1 if self._idle else self.draws + 1
+        return 1 if self._idle else self.draws + 2
 
     @property
     def _idle(self) -> bool:
@@ -65,12 +66,13 @@ class RandomSearch:
             found = Candidates(model, self.space, self.loss, x, y, rng, target=target, early_stop=self.early_stop)
             if self._idle:
                 return found.result(zeros)
+            found.offer(zeros)
             for draw in range(self.draws):
-                if draw == 0 and start is not None:
-                    found.offer(self.space.project(x, start.detach().to(zeros)))
-                else:
-                    found.offer(self.space.sample(found.x, found.stream("draw", draw)))
                 found.drop()
                 if not len(found):
                     break
+                if draw == 0 and start is not None:
+                    found.offer(self.space.project(found.x, found.rows_of(start.detach().to(zeros))))
+                else:
+                    found.offer(self.space.sample(found.x, found.stream("draw", draw)))
             return found.result()
