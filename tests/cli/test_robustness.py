@@ -43,7 +43,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     images, table = synthetic_images(24, rng=Stream(0)), synthetic_table(24, rng=Stream(0))
     np.savez(tmp_path / "d.npz", inputs=images.inputs.numpy(), labels=images.labels.numpy())
     np.savez(tmp_path / "t.npz", inputs=table.inputs.numpy(), labels=table.labels.numpy())
-    monkeypatch.setattr("pellucid.audits.probes._balls.STEPS", 4)
+    monkeypatch.setattr("pellucid.audits.probes._balls.STEPS", 6)
     for module in ("_moves", "_robustness"):
         monkeypatch.setattr(f"pellucid.audits.probes.{module}.GRID", (5, 3, 3))
         monkeypatch.setattr(f"pellucid.audits.probes.{module}.SMALL_GRID", (5, 3, 3))
