@@ -397,12 +397,6 @@ def concepts() -> Finding:
         level="fine",
         reason="Fine: few patterns reproduce the model on nearly all masked inputs.",
         exhibits=(
-            graph(
-                tuple(f"r{k // 4 + 1}c{k % 4 + 1}" for k in range(12)),
-                picture=Picture(pixels=garment(70), title="answer: Sandal", grid=(3, 4)),
-                title="What makes Sandal: sample 12",
-            ),
-            graph(CLASSES, patterns=9, title=f"What makes {HOSTILE}"),
             Gallery(
                 title="The strongest concepts of four samples",
                 pictures=tuple(
@@ -444,6 +438,12 @@ def concepts() -> Finding:
                 units=("", "", "", "%"),
                 rows=tuple((f"{k}, {k + 3}", 2.31 / (k + 1) * (-1) ** k, k + 1, 0.31 / (k + 1)) for k in range(20)),
             ),
+            graph(
+                tuple(f"r{k // 4 + 1}c{k % 4 + 1}" for k in range(12)),
+                picture=Picture(pixels=garment(70), title="answer: Sandal", grid=(3, 4)),
+                title="What makes Sandal: sample 12",
+            ),
+            graph(CLASSES, patterns=9, title=f"What makes {HOSTILE}"),
         ),
         provenance=provenance(grid="3 x 4"),
         references=("2111.06206",),

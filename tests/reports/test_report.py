@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from pellucid.core import Axis, Curve, DataError, Finding, Gallery, Heatmap, Line, Mark, Picture, RunError, Table
+from pellucid.core import Axis, Curve, DataError, Finding, Gallery, Graph, Heatmap, Line, Mark, Picture, RunError, Table
 from pellucid.reports import SCHEMA_VERSION, Comparison, Report, json_schema, load
 
 FILES = ("arrays.safetensors", "index.html", "report.json")
@@ -332,4 +332,4 @@ def test_what_is_saved_fits_the_schema(samples: ModuleType, tmp_path: Path, kind
 def test_the_sample_has_every_kind_of_exhibit(samples: ModuleType) -> None:
     findings: tuple[Finding, ...] = samples.report().findings
     kinds = {type(exhibit) for finding in findings for exhibit in finding.exhibits}
-    assert kinds == {Curve, Table, Heatmap, Gallery}
+    assert kinds == {Curve, Table, Heatmap, Gallery, Graph}
