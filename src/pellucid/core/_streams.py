@@ -22,13 +22,14 @@ _MIX2 = 0x94D049BB133111EB - 2**64
 
 def _shift(z: Tensor, bits: int) -> Tensor:
     """Logical right shift: torch shifts the sign bit in, a hash must not."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
+    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix(z: Tensor) -> Tensor:
-    z = (z ^ _shift(z, 30)) * _MIX1
-    z = (z ^ _shift(z, 27)) * _MIX2
-    return z ^ _shift(z, 31)
+    """Return the hash of `z`, whose memory it uses: on a CPU fresh memory costs more than the arithmetic."""
+    z = z.bitwise_xor_(_shift(z, 30)).mul_(_MIX1)
+    z = z.bitwise_xor_(_shift(z, 27)).mul_(_MIX2)
+    return z.bitwise_xor_(_shift(z, 31))
 
 
 class Stream:
@@ -112,8 +113,8 @@ class Stream:
         Rounding to `dtype` can reach `high` itself, except for [0, 1) in float32 and float64.
         """
         precision = 53 if dtype == torch.float64 else 24
-        unit = _shift(self.bits(shape, device=device), 64 - precision).to(torch.float64) * 2.0**-precision
-        return (low + (high - low) * unit).to(dtype)
+        unit = _shift(self.bits(shape, device=device), 64 - precision).to(torch.float64).mul_(2.0**-precision)
+        return unit.mul_(high - low).add_(low).to(dtype)
 
     def normal(
         self,
@@ -123,7 +124,7 @@ class Stream:
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
         """Draw standard normal numbers, shape `(samples, *rest)`, by inverting the distribution function."""
-        unit = _shift(self.bits(shape, device=device), 12).to(torch.float64) * 2.0**-52 + 2.0**-53
+        unit = _shift(self.bits(shape, device=device), 12).to(torch.float64).mul_(2.0**-52).add_(2.0**-53)
         drawn: Tensor = torch.special.ndtri(unit)
         return drawn.to(dtype)
 
