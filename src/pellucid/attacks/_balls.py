@@ -184,6 +184,7 @@ class L2:
 
     def _nearest(self, params: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Return the nearest point of the ball and the box, in the units in which the ball is round."""
+        params = params.detach()
         inside = params.clamp(low, high)
         # A hair inside the sphere, so that rounding never makes a second projection shrink once more.
         precision = torch.finfo(params.dtype).eps
@@ -192,13 +193,16 @@ class L2:
         if not outside.any():
             return inside
         scale = torch.where(outside, radius / _length(params), 1)
+        # The passes work in place: on a CPU fresh memory costs as much as the arithmetic.
+        moved, held = torch.empty_like(inside), torch.empty_like(inside)
         while True:
-            moved = params * _rows(scale, params)
-            inside = moved.clamp(low, high)
+            torch.mul(params, _rows(scale, params), out=moved)
+            torch.clamp(moved, low, high, out=inside)
             # 1 or -1 where clipped, 0 where free; products of floats cost a fraction of masks on a CPU.
-            clipped = (moved - inside).sign_()
-            held = inside * clipped
-            fixed, free = _length(held), _length(inside.addcmul(held, clipped, value=-1))
+            clipped = moved.sub_(inside).sign_()
+            torch.mul(inside, clipped, out=held)
+            free = _length(torch.addcmul(inside, held, clipped, value=-1, out=moved), spent=True)
+            fixed = _length(held, spent=True)
             growth = (radius**2 - fixed**2).clamp(min=0).sqrt() / free
             growing = outside & (growth > 1 + 64 * precision)
             if not growing.any():
@@ -277,14 +281,14 @@ def _room(x: Tensor, bounds: Bounds, *, most: float = math.inf, scale: Tensor | 
     `most` (times the scale) is the greatest one anywhere; an element of scale 0 has no room at all.
     """
     x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    if scale is None and bounds is not None:
+        return (bounds[0] - x).clamp_(-most, 0), (bounds[1] - x).clamp_(0, most)
     edge = x.new_tensor(most)
     if scale is not None:
         scale = scale.to(x)
         edge = torch.where(scale > 0, edge * scale, 0)
     if bounds is None:
         return -edge, edge
-    if scale is None:
-        return (bounds[0] - x).clamp(-most, 0), (bounds[1] - x).clamp(0, most)
     return (bounds[0] - x).clamp(max=0).maximum(-edge), (bounds[1] - x).clamp(min=0).minimum(edge)
 
 
@@ -295,9 +299,11 @@ def _added(x: Tensor, params: Tensor, bounds: Bounds) -> Tensor:
             # An input outside the bounds by rounding stays where it is: no difference, no change.
             low, high = x.clamp(max=bounds[0]), x.clamp(min=bounds[1])
             inside = moved.clamp(low.to(params.dtype), high.to(params.dtype))
+        if not moved.requires_grad:
+            return inside.to(x.dtype)
         # The gradient passes straight through: the sum of a projected difference can pass a bound by one rounding
         # step, and a clamp would then hide the gradient that leads back inside.
-        moved = inside + (moved - moved.detach())
+        moved = (moved - moved.detach()).add_(inside)
     return moved.to(x.dtype)
 
 
@@ -307,9 +313,13 @@ def _norm(v: Tensor) -> Float[Tensor, " b"]:
     return length
 
 
-def _length(v: Tensor) -> Float[Tensor, " b"]:
-    """The same in the dtype of `v`: half the time, and the pairwise sum keeps the rounding error near 1e-7."""
-    return v.flatten(1).square().sum(1).double().sqrt()
+def _length(v: Tensor, *, spent: bool = False) -> Float[Tensor, " b"]:
+    """The same in the dtype of `v`: half the time, and the pairwise sum keeps the rounding error near 1e-7.
+
+    With `spent` the memory of `v` may be used: nobody needs its values any more.
+    """
+    flat = v.flatten(1)
+    return (flat.square_() if spent else flat.square()).sum(1).double().sqrt()
 
 
 def _rows(factor: Tensor, like: Tensor) -> Tensor:

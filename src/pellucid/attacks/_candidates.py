@@ -82,9 +82,9 @@ class Candidates:
         self._all = (x, y, target)
         self._rng = rng
         self._rows: Tensor | None = None
-        self._broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self._largest = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         self._params: Tensor | None = None
-        self._success = self._close = self._broken
+        self._success = self._close = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self._loss = torch.empty(0)
         self._trace: list[Tensor] = []
 
@@ -160,7 +160,7 @@ class Candidates:
             raise ValueError(f"the loss must return one number per sample, got shape {tuple(loss.shape)}")
         found = logits.detach()
         # Summed up on the device and looked at once at the end: a look at every step would stall a GPU.
-        self._mark(~found.isfinite().all(1))
+        self._mark(found.abs().amax(1))
         hit, top = found.argmax(1) == aim, found.topk(2, dim=1).values
         close = top[:, 0] - top[:, 1] <= precision * top.abs().amax(1)
         return (~hit, loss, close) if self.target is None else (hit, -loss, close)
@@ -184,8 +184,7 @@ class Candidates:
             raise ModelError("the model's output does not depend on its input by any gradient; use a random search")
         (grad,) = torch.autograd.grad(loss.sum(), params)
         self.evaluations += len(self.x)
-        peak = grad.flatten(1).abs().amax(1)
-        self.note(~peak.isfinite(), peak == 0)
+        self.note(grad.flatten(1).abs().amax(1))
         self.keep(params.detach(), success, rank.detach(), close, trace=trace)
         return loss.detach(), grad
 
@@ -199,19 +198,20 @@ class Candidates:
         success, loss, close = self.judge(logits)
         return success, (loss if self.penalty is None else loss - self.penalty(params)), close
 
-    def note(self, broken: Bool[Tensor, " b"], zero: Bool[Tensor, " b"]) -> None:
-        """Count where a gradient is broken or exactly zero."""
-        self._mark(broken)
+    def note(self, size: Float[Tensor, " b"]) -> None:
+        """Count where a gradient of this size is exactly zero, and mark where it is no number."""
+        self._mark(size)
         if self._rows is None:
-            self.zero_gradients += zero
+            self.zero_gradients += size == 0
         else:
-            self.zero_gradients[self._rows] += zero
+            self.zero_gradients[self._rows] += size == 0
 
-    def _mark(self, broken: Tensor) -> None:
+    def _mark(self, size: Tensor) -> None:
+        """Keep the largest size seen: NaN and infinity stay."""
         if self._rows is None:
-            self._broken = self._broken | broken
+            self._largest = torch.maximum(self._largest, size)
         else:
-            self._broken[self._rows] |= broken
+            self._largest[self._rows] = torch.maximum(self._largest[self._rows], size)
 
     def keep(self, params: Tensor, success: Tensor, loss: Tensor, close: Tensor, *, trace: bool = False) -> None:
         """Keep `params` where they are the best so far, given what `judge` says of them."""
@@ -221,7 +221,7 @@ class Candidates:
             self._params, self._success, self._loss, self._close = params, success, loss, close
             return
         kept, best = self.rows_of(self._success), self.rows_of(self._loss)
-        better = (success & ~kept) | ((success == kept) & (loss > best))
+        better = (success > kept) | ((success == kept) & (loss > best))
         if self._rows is None:
             rows = better.view(-1, *[1] * (params.ndim - 1))
             self._params = torch.where(rows, params, self._params)
@@ -276,7 +276,7 @@ class Candidates:
 
     def check(self) -> None:
         """Raise a `ModelError` that names a sample with logits or a gradient that are no numbers."""
-        rows = self._broken.nonzero()
+        rows = (~self._largest.isfinite()).nonzero()
         if len(rows):
             row = int(rows[0])
             name = row if self._rng.ids is None else int(self._rng.ids[row])
