@@ -54,16 +54,20 @@ def scenes(count: int, rng: Stream) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def trained(robust: bool, rng: Stream) -> nn.Module:
-    """Train a network on fresh scenes, robust ones on their PGD versions."""
+    """Train a network on fresh scenes, robust ones twice as long and on their PGD versions.
+
+    The radius grows over the first half: from fresh weights the network would fall back to a constant answer.
+    """
     with rng.child("weights").forked():
         model = SmallCNNSettings(
             in_channels=3, image_size=SIDE, channels=(16, 32), pooling=True, classes=4, mean=0.5, std=0.25
         ).build()
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    attack = PGD(Linf(EPS), steps=4, step_size=0.4)
-    for step in range(wish.steps):
+    steps = 2 * wish.steps if robust else wish.steps
+    for step in range(steps):
         x, y, _ = scenes(BATCH, rng.child("batch", step))
         if robust:
+            attack = PGD(Linf(EPS * min(1, 2 * step / steps)), steps=4, step_size=0.4)
             x = attack(model, x, y, rng=rng.child("attack", step)).inputs
         optimizer.zero_grad()
         F.cross_entropy(model(x), y).backward()

@@ -171,7 +171,11 @@ def test_a_shard_has_no_numbers_of_its_own(images: Subject, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("how", "error", "text"),
     [
-        (Explain(players="gird:4"), DataError, "players must be grid:4, grid:3x4, segments:12, features, groups or words"),
+        (
+            Explain(players="gird:4"),
+            DataError,
+            "players must be grid:4, grid:3x4, segments:12, features, groups or words",
+        ),
         (Explain(players="grid:0"), DataError, "players must be"),
         (Explain(players="grid:99"), DataError, "more cells than the images of 12 x 12"),
         (Explain(players="segments:999"), DataError, "more than the 144 pixels"),

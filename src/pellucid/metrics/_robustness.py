@@ -156,7 +156,7 @@ def robustness_curve(
                 walk.attack(attack, rows, growth, radii[number])
                 on_step(number * len(x) + int(rows[-1]) + 1, total)
         on_step((number + 1) * len(x), total)
-    params = walk.known()
+    params = walk.known(attacks[-1].space)
     found = walk.smallest.isfinite().view(-1, *[1] * (params.ndim - 1))
     return RobustnessCurve.of(
         radii,
@@ -213,30 +213,27 @@ class _Walk:
     def attack(self, attack: RadiusAttack, rows: Tensor, growth: float, radius: float) -> None:
         """Attack some samples within one radius, starting where the last radius ended."""
         x, y = self.x[rows].to(self.device), self.y[rows].to(self.device)
-        warm = self.known()[rows].to(self.device) * growth if bool(self.attacked[rows].all()) else None
+        warm = None
+        if self.params is not None and bool(self.attacked[rows].all()):
+            warm = self.params[rows].to(self.device) * growth
         found = attack(self.model, x, y, rng=self.rng.at(self.ids[rows]), start=warm)
         self.evaluations += found.evaluations
         self.attacked[rows] += 1
         self.zero_gradients[rows] += found.zero_gradients.cpu()
-        if self.params is None:
-            self._shape(found.params)
-        self.known()[rows] = found.params.to(self.known())
+        known = self.known(attack.space)
+        known[rows] = found.params.to(known)
         hit = found.success.nonzero()[:, 0]
         if len(hit):
             self._shrink(attack.space, x[hit], y[hit], found.params[hit], rows[hit.cpu()])
             # A radius such as 0.05 can round up in float32; the attack was within it all the same.
             self.smallest[rows[hit.cpu()]] = self.smallest[rows[hit.cpu()]].clamp(max=radius)
 
-    def known(self) -> Tensor:
+    def known(self, space: Space) -> Tensor:
         """Return the parameters of all samples; those of a sample that was not attacked are zeros."""
         if self.params is None:
-            self._shape(self.x)
-        assert self.params is not None
+            one = space.zeros(self.x[:1])
+            self.params = one.new_zeros((len(self.x), *one.shape[1:]))
         return self.params
-
-    def _shape(self, like: Tensor) -> None:
-        dtype = torch.promote_types(like.dtype, torch.float32)
-        self.params = torch.zeros((len(self.x), *like.shape[1:]), dtype=dtype)
 
     def _shrink(self, space: Space, x: Tensor, y: Tensor, params: Tensor, rows: Tensor) -> None:
         """Go back along the fooling direction as far as the model stays wrong."""

@@ -7,10 +7,6 @@ import warnings
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon, Rectangle
-from matplotlib.path import Path
 
 from pellucid.core import NOBODY, Graph, Picture
 
@@ -56,6 +52,8 @@ class _Paper:
     """A figure whose units are pixels of the page, from the upper left corner."""
 
     def __init__(self, width: float, height: float) -> None:
+        from matplotlib.figure import Figure
+
         self.figure = Figure(figsize=(width / 100, height / 100), dpi=100 * SCALE, facecolor=CARD)
         self.axes: Any = self.figure.add_axes((0, 0, 1, 1))
         self.axes.set(xlim=(0, width), ylim=(height, 0))
@@ -65,6 +63,8 @@ class _Paper:
         self, text: str, x: float, y: float, size: float, *, color: str = INK, bold: bool = False, left: bool = False
     ) -> None:
         """Write one line with its base line at y; matplotlib does not turn right-to-left words by itself."""
+        from matplotlib.font_manager import FontProperties
+
         text = text[::-1] if is_right_to_left((text,)) else text
         font = FontProperties(size=0.72 * size, weight="bold" if bold else "normal")
         align = "left" if left else "center"
@@ -73,6 +73,9 @@ class _Paper:
         )
 
     def link(self, link: Link, left: float, top: float, look: Look) -> None:
+        from matplotlib.patches import PathPatch
+        from matplotlib.path import Path
+
         (x1, y1), (x2, y2) = link.start, link.end
         x1, x2, y1, y2 = x1 + left, x2 + left, y1 + top, y2 + top
         bend = (y1 + y2) / 2
@@ -108,6 +111,8 @@ def _picture(paper: _Paper, picture: Picture, top: float, tall: float) -> None:
 
 
 def _node(paper: _Paper, graph: Graph, placed: Placed, left: float, top: float) -> None:
+    from matplotlib.patches import FancyBboxPatch, Polygon
+
     node, own = placed.node, sign(placed.node)
     tint = shade(own, placed.share)
     if is_noise(node):
@@ -144,6 +149,8 @@ def _node(paper: _Paper, graph: Graph, placed: Placed, left: float, top: float) 
 
 def _drawing(paper: _Paper, picture: Picture, placed: Placed, box: tuple[float, float, float, float], own: int) -> None:
     """Draw a player's part of the picture, or a map of the players that a node joins."""
+    from matplotlib.patches import Rectangle
+
     pixels, owners = np.asarray(picture.pixels), _owners(picture)
     inside = np.isin(owners, placed.node.players)
     if placed.node.kind == "player":
