@@ -81,7 +81,7 @@ MEASURES: Mapping[str, Known] = MappingProxyType(
         "perturbation_likeness": Known("attack-attribution", "", False),
         "recovered": Known("attack-orders", "", True),
         "reliance_clean_accuracy": Known("reliance", "", True),
-        "robust_accuracy": Known("robustness", "norm,radius or attack", True),
+        "robust_accuracy": Known("robustness", "norm,radius", True),
         "score_drop": Known("attack-orders", "", False),
         "shape_reliance": Known("reliance", "", True),
         "shuffled_accuracy": Known("reliance", "patches", True),
