@@ -352,7 +352,7 @@ def _greedy(grid: tuple[int, int], pairs: Tensor, levels: list[int], asked: _Ask
 def _patches(grid: tuple[int, int]) -> list[list[tuple[int, ...]]]:
     """Return the 2 x 2 squares of blocks of each patch."""
     columns = grid[1]
-    patches = [
+    patches: list[list[tuple[int, ...]]] = [
         [
             (top := r * columns + c, top + 1, top + columns, top + columns + 1)
             for r in rows.tolist()[:-1]

@@ -41,7 +41,16 @@ class RadiusAttack(Protocol):
         """Evaluations per sample."""
         ...
 
-    def __call__(self, model: Model, x: Tensor, y: Tensor, *, rng: Stream, start: Tensor | None = None) -> Perturbed:
+    def __call__(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        *,
+        rng: Stream,
+        start: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Perturbed:
         """Attack a batch, starting at `start` if given."""
         ...
 
@@ -240,7 +249,8 @@ class _Walk:
         size, kept, spent = shrunk(self.model, space, x, y, params, self.ids[rows], bisections=self.bisections)
         self.evaluations += spent
         self.smallest[rows] = size.cpu()
-        self.known()[rows] = kept.to(self.known())
+        known = self.known(space)
+        known[rows] = kept.to(known)
 
     def _wrong(self, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         self.evaluations += len(x)

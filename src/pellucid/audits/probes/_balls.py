@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from pellucid.attacks import BALLS, PGD, RandomSearch, Square
+from pellucid.attacks import BALLS, L2, PGD, Linf, RandomSearch, Square
 from pellucid.core import Space, Stream, Subject
 from pellucid.metrics import (
     RadiusAttack,
@@ -83,7 +83,8 @@ class Ball:
     def attack(self, radius: float) -> RadiusAttack:
         """Return the attack within a radius; one that asks for no gradients where the model has none."""
         if self.blind:
-            return Square(BALLS[self.norm](radius, bounds=self.bounds, scale=self.scale), queries=QUERIES)
+            ball = (Linf if self.norm == "linf" else L2)(radius, bounds=self.bounds, scale=self.scale)
+            return Square(ball, queries=QUERIES)
         return PGD(self.space(radius), steps=STEPS)
 
 

@@ -326,12 +326,21 @@ class _From:
     def cost(self) -> int:
         return self.whole.cost + 2
 
-    def __call__(self, model: Model, x: Tensor, y: Tensor, *, rng: Stream, start: Tensor | None = None) -> Perturbed:
+    def __call__(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        *,
+        rng: Stream,
+        start: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Perturbed:
         assert rng.ids is not None
         place = {int(name): row for row, name in enumerate(self.ids.tolist())}
         rows = torch.tensor([place[int(name)] for name in rng.ids.tolist()])
         starts = (self.turns[rows].to(x.device), self.flows[rows].to(x.device))
-        return self.whole(model, x, y, rng=rng, start=start, starts=starts)
+        return self.whole(model, x, y, rng=rng, start=start, starts=starts, target=target)
 
 
 # -- whether it can be trusted ------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def found_ensemble(
         return {"fooled": found.success, "by": found.found_by, "evaluations": spent}
 
     key = f"{made.reference}|{ENSEMBLE_STEPS}|{ENSEMBLE_QUERIES}|{rng.seed}"
-    return work.map("ensemble", subject.ids, compute, chunk=chunk, key=key), attack.names
+    return work.map("ensemble", subject.ids, compute, chunk=chunk, key=key), tuple(attack.names)
 
 
 def ensemble_check(made: Ball, curve: RobustnessCurve, fooled: Tensor) -> Check:
@@ -218,8 +218,10 @@ def profile_finding(
             seed=0,
             evaluations=1,
             sample_ids=ids_of(subject),
-            settings={"attacks": ", ".join(row.name for row in rows)}
-            | {f"{row.name}, within": row.budget for row in rows},
+            settings={
+                "attacks": ", ".join(row.name for row in rows),
+                **{f"{row.name}, within": row.budget for row in rows},
+            },
         ),
         references=("arXiv:2111.01996",),
         cautions=(
