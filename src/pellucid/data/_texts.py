@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import torch
 
-from pellucid.core import DataError, Dataset, first_line, nearest, read_text, sniff
+from pellucid.core import DataError, Dataset, first_line, nearest, path_kind, read_text, sniff
 
 from ._arrow import parquet_columns, parquet_files
 from ._csv import delimiter, split_files
@@ -147,6 +147,8 @@ def holds_texts(path: Path) -> bool:
             return True
         if path.suffix.lower() == ".parquet":
             return any(name.strip().lower() in TEXT_COLUMNS for name in parquet_columns([path], (), texts=True)[0])
+        if path_kind(path) != "file":  # a pipe would wait for a writer for ever
+            return False
         with path.open(encoding="utf-8-sig", newline="") as file:
             head = [file.readline(2**20), file.readline(2**20)]
         rows = list(csv.reader(head, delimiter=delimiter(head[0])))

@@ -120,8 +120,9 @@ class Robustness:
             return Need(0, 0, skip="attacks change numbers a little, and words are no numbers")
         plan, total = self._plan(subject), len(subject)
         if not plan.balls and not plan.moves:
-            why = "; ".join(plan.left_out.values())
-            return Need(0, 0, skip=why or "all inputs are the same: there is no scale to choose a radius from")
+            still = bool((subject.inputs == subject.inputs[:1]).all())
+            same = "all inputs are the same: there is no scale to choose a radius from"
+            return Need(0, 0, skip=same if still else "; ".join(plan.left_out.values()) or same)
         large = is_large(subject)
         most = min(total, (LARGE_WANTED if large else WANTED)[effort])
         least, wanted = (_cost(n, subject, plan) for n in (min(most, LARGE_LEAST if large else LEAST), most))
