@@ -141,11 +141,13 @@ def test_the_model_comes_back_as_it_was(task: Task, attack: Any, rng: Stream) ->
     model = task.model.train()
     try:
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        grads = [id(p.grad) for p in model.parameters()]
         state = torch.get_rng_state()
         found = attack(model, task.x[:8], task.y[:8], rng=rng)
         assert all(module.training for module in model.modules())
         assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-        assert all(p.requires_grad and p.grad is None for p in model.parameters())
+        assert all(p.requires_grad for p in model.parameters())
+        assert [id(p.grad) for p in model.parameters()] == grads
         assert torch.equal(torch.get_rng_state(), state)
         assert torch.equal(attack(model.eval(), task.x[:8], task.y[:8], rng=rng).success, found.success)
     finally:
