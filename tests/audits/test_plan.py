@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 import pellucid
-from pellucid.audits import PROBES, plan
+from pellucid.audits import PROBES, plan, usual_probes
 from pellucid.audits._plan import chosen
 from pellucid.audits.probes import Accuracy, Robustness
-from pellucid.core import Subject
+from pellucid.core import Need, Subject
 
 
 @pytest.fixture
@@ -50,6 +50,30 @@ def test_probes_outside_the_audit_run_where_they_are_named(monkeypatch):
     assert list(chosen(["extra", "accuracy"], ())) == ["accuracy", "extra"]
     with pytest.raises(ValueError, match="did you mean 'extra'"):
         chosen("extr", ())
+
+
+def test_a_probe_joins_the_audits_that_it_suits(monkeypatch, subject):
+    class Flat:
+        name, question = "flat", "Does it flatten?"
+
+        def suits(self, subject):
+            return any(isinstance(layer, nn.Flatten) for layer in subject.model.modules())
+
+        def need(self, subject, *, effort):
+            return Need(0, 0)
+
+        def __call__(self, subject, budget, rng, *, work=None):
+            return []
+
+    monkeypatch.setattr("pellucid.audits._plan.MORE", {"flat": Flat()})
+    other = Subject(nn.Linear(4, 3), torch.rand(9, 4), modality="tabular")
+    assert usual_probes() == (*PROBES, "flat")
+    assert usual_probes(subject) == (*PROBES, "flat")
+    assert usual_probes(other) == tuple(PROBES)
+    assert [row.probe for row in plan(subject).rows] == [*PROBES, "flat"]
+    assert [row.probe for row in plan(subject, probes="accuracy").rows] == ["accuracy"]
+    assert [row.probe for row in plan(subject, skip="flat").rows] == list(PROBES)
+    assert [row.probe for row in plan(other, probes=["flat", "accuracy"]).rows] == ["accuracy", "flat"]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from ._explain import Explained, ExplainedSample, ExplanationFile, explain
 from ._explain_graph import ExplainedGraphs, GraphFile, GraphSample, explain_graph, graphs_beside
 from ._front import front_report
 from ._graphs import graph_exhibit
-from ._plan import DEFAULT_BUDGET, DEFAULT_SAMPLES, Plan, plan, seconds_per_evaluation
+from ._plan import DEFAULT_BUDGET, DEFAULT_SAMPLES, Plan, plan, seconds_per_evaluation, usual_probes
 from ._requirements import ATTACKS, MEASURES, Known, Requirement, Requirements, Settings, check_known
 from ._settings import ProbeSetting, changed_settings, settings_of, with_settings
 from .probes import MORE, PROBES, Explain, ExplainGraph
@@ -65,5 +65,6 @@ __all__ = [
     "plan",
     "seconds_per_evaluation",
     "settings_of",
+    "usual_probes",
     "with_settings",
 ]

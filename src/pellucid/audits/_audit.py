@@ -30,7 +30,7 @@ from ._events import (
     ProbeStep,
     unwatched,
 )
-from ._plan import DEFAULT_BUDGET, Plan, Probes, chosen, plan
+from ._plan import DEFAULT_BUDGET, Plan, Probes, chosen, plan, usual_probes
 from ._settings import changed_settings
 from .probes import MORE, PROBES
 
@@ -61,8 +61,8 @@ def audit(
         budget: model evaluations for the whole audit (one forward of one sample; a gradient counts two).
         seed: root of all chance.
         quick: fewer samples and contexts, wider intervals.
-        probes: the probes to run, by name or as objects such as `Robustness(radii={"linf": (0.1,)})`; all of `PROBES`
-            if not given.
+        probes: the probes to run, by name or as objects such as `Robustness(radii={"linf": (0.1,)})`; `usual_probes` if
+            not given.
         skip: names of probes to leave out.
         on_event: told what happens: `PlanMade`, `ProbeStarted`, `ProbeStep`, `ProbeDone`, ...
         out: run folder; the report is saved there after each probe, so an interruption leaves a valid partial report.
@@ -86,7 +86,7 @@ def audit(
         'How often is the model right, and for which classes?'
     """
     made = plan(subject, budget=budget, effort="quick" if quick else "full", probes=probes, skip=skip)
-    asked = chosen(probes, skip)
+    asked = chosen(probes or usual_probes(subject), skip)
     empty = _empty_report(subject, made, asked, seed=seed, command=command)
     shards = tuple(Path(folder) for folder in stored)
     for folder in shards:

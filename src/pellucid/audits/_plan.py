@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pellucid.core import Effort, Need, Probe, Subject, evaluating, share
+from pellucid.core import Effort, Need, Probe, Subject, Suited, evaluating, share
 from pellucid.reports import Planned
 
 from ._batches import forwards
@@ -60,15 +60,15 @@ def plan(
         subject: the model and its samples.
         budget: model evaluations for the whole audit.
         effort: "quick" asks for fewer samples and contexts.
-        probes: the probes to run, by name or as objects such as `Robustness(radii={"linf": (0.1,)})`; all of `PROBES`
-            if not given.
+        probes: the probes to run, by name or as objects such as `Robustness(radii={"linf": (0.1,)})`; `usual_probes` if
+            not given.
         skip: names of probes to leave out.
 
     Raises:
         ValueError: an unknown probe, the same one twice, or none left.
         BudgetError: the budget answers no question; the text gives the least that works.
     """
-    asked = chosen(probes, skip)
+    asked = chosen(probes or usual_probes(subject), skip)
     needs = {name: _need(probe, subject, effort) for name, probe in asked.items()}
     grants = share(budget, needs)
     rows = tuple(
@@ -85,6 +85,27 @@ def plan(
         for name, probe in asked.items()
     )
     return Plan(rows, budget, effort)
+
+
+def usual_probes(subject: Subject | None = None) -> tuple[str, ...]:
+    """Return the names of the probes of an audit that names none: all of `PROBES`, and those of `MORE` that suit.
+
+    A probe of `MORE` with a method `suits(subject) -> bool` joins by itself where that says so, such as one about a
+    kind of layer where the model holds such a layer.
+
+    Args:
+        subject: the model and its samples; without it, all that may join are named.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+        >>> usual_probes(Subject(model, torch.rand(4, 1, 4, 4)))[:2]
+        ('accuracy', 'calibration')
+    """
+    may = {name: probe for name, probe in MORE.items() if isinstance(probe, Suited)}
+    if subject is None:
+        return (*PROBES, *may)
+    return (*PROBES, *(name for name, probe in may.items() if not subject.number and probe.suits(subject)))
 
 
 _OF_NUMBERS = ("explain", "graph")
@@ -144,7 +165,7 @@ def _step(model: nn.Module, x: Tensor) -> float:
 def chosen(probes: Probes | None, skip: str | Sequence[str]) -> dict[str, Probe]:
     """Return the probes to run by name, those of the tables in their order, then those given as objects in theirs.
 
-    Those of `MORE` run only where they are named.
+    Those of `MORE` run only where they are named here; `usual_probes` names those that suit a subject.
 
     Raises:
         ValueError: an unknown probe, the same one twice, or none left.

@@ -24,7 +24,7 @@ from ._subject import (
 )
 
 if TYPE_CHECKING:
-    from pellucid.core import Effort, Ranks
+    from pellucid.core import Effort, Probe, Ranks, Subject
     from pellucid.reports import Report
 
 
@@ -69,7 +69,13 @@ def audit(
     from pellucid import audits
 
     check_names(probe, skip)
-    asked = audits.with_settings([name for name in probe or audits.PROBES if name not in skip], set)
+
+    def asked(subject: Subject | None = None) -> tuple[str | Probe, ...]:
+        names = probe or audits.usual_probes(subject)
+        return audits.with_settings([name for name in names if name not in skip], set)
+
+    asked()  # what fits no question is refused before the model is loaded
+
     effort: Effort = "quick" if quick else "full"
     frame = Frame(f"{slug(model)}-{slug(data)}", "a new audit", model, data, reading, drawing, out, resume, plan, shard)
     command = command_text(
@@ -89,9 +95,9 @@ def audit(
         return report
 
     return frame.run(
-        lambda subject: audits.plan(subject, budget=budget, effort=effort, probes=asked, skip=skip),
+        lambda subject: audits.plan(subject, budget=budget, effort=effort, probes=asked(subject), skip=skip),
         lambda subject, watched: audits.audit(
-            subject, budget=budget, quick=quick, probes=asked, skip=skip, command=command, **watched
+            subject, budget=budget, quick=quick, probes=asked(subject), skip=skip, command=command, **watched
         ),
         show,
     )

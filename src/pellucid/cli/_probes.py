@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ._console import say, table
+
+if TYPE_CHECKING:
+    from pellucid.core import Probe
 
 
 def list_probes() -> int:
@@ -11,8 +16,12 @@ def list_probes() -> int:
     What each costs depends on the model and the samples: `pellucid audit MODEL DATA --plan` shows it.
     """
     from pellucid.audits import MORE, PROBES, settings_of
+    from pellucid.core import Suited
 
-    asked = [(name, "always" if name in PROBES else "when named", p.question) for name, p in (PROBES | MORE).items()]
+    def when(name: str, probe: Probe) -> str:
+        return "always" if name in PROBES else "when it suits" if isinstance(probe, Suited) else "when named"
+
+    asked = [(name, when(name, p), p.question) for name, p in (PROBES | MORE).items()]
     say(table(("probe", "asked", "question"), asked))
     say("\n`pellucid audit MODEL DATA --plan` shows what each would cost; --probe NAME asks only that one.\n")
     rows = [

@@ -325,3 +325,12 @@ class Probe(Protocol):
         What is done sample by sample goes through `work.map`, so that it is kept and shared out over processes.
         """
         ...
+
+
+@runtime_checkable
+class Suited(Protocol):
+    """A probe that knows the subjects it is made for, and joins their audits by itself."""
+
+    def suits(self, subject: Subject) -> bool:
+        """Whether an audit of this subject should ask without being told to; cheap, and nothing is run."""
+        ...
