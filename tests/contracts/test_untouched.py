@@ -135,6 +135,14 @@ CALLS: dict[str, Case] = {
     "core.Subject.digest": lambda s: s.subject.digest(),
     "core.device_of": lambda s: core.device_of(s.model),
     "core.evaluating": lambda s: _borrow(s),
+    "core.Call": lambda s: core.Call("body", 1, s.model),
+    "core.FeatureReader": lambda s: [core.FeatureReader(s.model, core.layers(s.model)[:1])(x) for x in s.x.split(2)],
+    "core.called_layers": lambda s: core.called_layers(s.model, s.x),
+    "core.features": lambda s: core.features(s.model, s.x, (*core.layers(s.model)[:1], core.PENULTIMATE), batch_size=2),
+    "core.last_linear": lambda s: core.last_linear(s.model, s.x),
+    "core.layers": lambda s: core.layers(s.model),
+    "core.reduced": lambda s: core.reduced(s.x, "mean", s.model),
+    "core.watching": lambda s: _watch(s),
     "games.ModelGame": lambda s: [s.game(_keep(s)[:5]), s.game(_keep(s))],
     "games.OnEmbeddings": _on_embeddings,
     "games.on_embeddings": _on_embeddings,
@@ -290,6 +298,16 @@ def _audit(scene: Scene) -> None:
 
 def _borrow(scene: Scene) -> None:
     with core.evaluating(scene.model):
+        for _ in range(4):
+            scene.model(scene.x)
+
+
+def _ignore(call: core.Call, h: Tensor) -> None:
+    pass
+
+
+def _watch(scene: Scene) -> None:
+    with core.evaluating(scene.model), core.watching(scene.model, core.layers(scene.model), _ignore):
         for _ in range(4):
             scene.model(scene.x)
 
