@@ -13,7 +13,14 @@ from msgspec import Meta, inspect
 
 from pellucid.core import DataError, RecipeError, path_kind, read_setting, read_toml
 from pellucid.data import AnySource, Augment
-from pellucid.nn.models import AlexNetSettings, ResNetSettings, SmallCNNSettings, TextCNNSettings
+from pellucid.nn.models import (
+    AlexNetSettings,
+    MLPSettings,
+    ResNet32Settings,
+    ResNetSettings,
+    SmallCNNSettings,
+    TextCNNSettings,
+)
 
 from ._attack import AttackSettings
 from ._optimizers import SGD, Adam, Constant, Cosine, Exponential, OneCycle
@@ -65,7 +72,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
     epochs: Annotated[int, Meta(ge=1)]
-    model: SmallCNNSettings | AlexNetSettings | ResNetSettings | TextCNNSettings
+    model: SmallCNNSettings | AlexNetSettings | MLPSettings | ResNetSettings | ResNet32Settings | TextCNNSettings
     data: AnySource
     batch_size: Annotated[int, Meta(ge=1)] = 128
     limit: Annotated[int, Meta(ge=1)] | None = None

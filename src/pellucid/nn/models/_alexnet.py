@@ -10,6 +10,8 @@ from jaxtyping import Float
 from msgspec import Meta
 from torch import Tensor, nn
 
+from ._head import Head, check_head, head
+
 Positive = Annotated[int, Meta(ge=1)]
 Deviation = Annotated[float, Meta(gt=0)]
 
@@ -26,6 +28,7 @@ class AlexNetSettings(
         hidden: width of the two hidden fully connected layers.
         dropout: share of units left out before each hidden layer in training.
         classes: number of logits.
+        head: "linear" is learned; "etf" has fixed prototypes at the corners of a simplex, `nn.ETFHead`.
         mean, std: of the training pixels, one per channel or one for all; inputs in [0, 1] are normalized inside the
             model. The defaults are CIFAR-10's.
     """
@@ -36,10 +39,12 @@ class AlexNetSettings(
     hidden: Positive = 512
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.5
     classes: Annotated[int, Meta(ge=2)] = 10
+    head: Head = "linear"
     mean: tuple[float, ...] = (0.4914, 0.4822, 0.4465)
     std: tuple[Deviation, ...] = (0.2471, 0.2435, 0.2616)
 
     def __post_init__(self) -> None:
+        check_head(self.head, self.hidden, self.classes)
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.in_channels):
                 raise ValueError(f"{name} has {len(values)} numbers but images have {self.in_channels} channels")
@@ -95,7 +100,7 @@ class AlexNet(nn.Module):
             nn.Dropout(settings.dropout),
             nn.Linear(settings.hidden, settings.hidden),
             nn.ReLU(),
-            nn.Linear(settings.hidden, settings.classes),
+            head(settings.head, settings.hidden, settings.classes),
         )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -11,6 +11,8 @@ from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ._head import Head, check_head, head
+
 Positive = Annotated[int, Meta(ge=1)]
 Deviation = Annotated[float, Meta(gt=0)]
 
@@ -25,6 +27,7 @@ class ResNetSettings(
         width: filters of the first stage; each of the three others has twice as many.
         blocks: residual blocks of the four stages; (2, 2, 2, 2) is ResNet-18.
         classes: number of logits.
+        head: "linear" is learned; "etf" has fixed prototypes at the corners of a simplex, `nn.ETFHead`.
         mean, std: of the training pixels, one per channel or one for all; inputs in [0, 1] are normalized inside the
             model. The defaults are CIFAR-10's.
     """
@@ -33,10 +36,12 @@ class ResNetSettings(
     width: Positive = 64
     blocks: tuple[Positive, Positive, Positive, Positive] = (2, 2, 2, 2)
     classes: Annotated[int, Meta(ge=2)] = 10
+    head: Head = "linear"
     mean: tuple[float, ...] = (0.4914, 0.4822, 0.4465)
     std: tuple[Deviation, ...] = (0.2471, 0.2435, 0.2616)
 
     def __post_init__(self) -> None:
+        check_head(self.head, 8 * self.width, self.classes)
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.in_channels):
                 raise ValueError(f"{name} has {len(values)} numbers but images have {self.in_channels} channels")
@@ -81,7 +86,7 @@ class ResNet(nn.Module):
             stages.append(nn.Sequential(*blocks))
             channels = wide
         self.stages = nn.Sequential(*stages)
-        self.linear = nn.Linear(channels, settings.classes)
+        self.linear = head(settings.head, channels, settings.classes)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from msgspec import Meta
 from torch import Tensor, nn
 
+from ._head import Head, check_head, head
+
 Positive = Annotated[int, Meta(ge=1)]
 
 
@@ -26,6 +28,7 @@ class SmallCNNSettings(
         pooling: 3 x 3 convolutions with max pooling, which learn more, in place of strided 4 x 4 ones, which take half
             the time.
         classes: number of logits.
+        head: "linear" is learned; "etf" has fixed prototypes at the corners of a simplex, `nn.ETFHead`.
         mean, std: of the training pixels; inputs in [0, 1] are normalized inside the model. The defaults are
             Fashion-MNIST's.
     """
@@ -36,8 +39,12 @@ class SmallCNNSettings(
     hidden: Positive = 100
     pooling: bool = False
     classes: Annotated[int, Meta(ge=2)] = 10
+    head: Head = "linear"
     mean: float = 0.286
     std: Annotated[float, Meta(gt=0)] = 0.353
+
+    def __post_init__(self) -> None:
+        check_head(self.head, self.hidden, self.classes)
 
     def build(self) -> SmallCNN:
         """Return the network with fresh weights, drawn from torch's global random state."""
@@ -73,7 +80,7 @@ class SmallCNN(nn.Module):
         self.relu2 = nn.ReLU()
         self.fc1 = nn.Linear(second * side * side, settings.hidden)
         self.relu3 = nn.ReLU()
-        self.fc2 = nn.Linear(settings.hidden, settings.classes)
+        self.fc2 = head(settings.head, settings.hidden, settings.classes)
         # Channels-last convolutions take half the time on CPUs and use tensor cores on GPUs; the values are the same.
         # The weights decide the format: a one-channel input has no format of its own.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
