@@ -102,6 +102,7 @@ def subject(
         texts=texts,
         number=loaded.number,
         objective={} if loaded.card is None else loaded.card.objective,
+        class_counts=() if loaded.card is None else loaded.card.class_counts,
     )
 
 

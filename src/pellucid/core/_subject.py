@@ -27,7 +27,8 @@ class Subject:
     Args:
         model: maps a batch of inputs to logits `(B, K)`; one logit is read as two classes, and probabilities as their
             logarithms, with a note. Its own device is used.
-        inputs: `(N, ...)` float inputs; images are `(N, C, H, W)`, tables `(N, D)`; texts are int64 token ids `(N, L)`.
+        inputs: `(N, ...)` float inputs; images are `(N, C, H, W)`, tables `(N, D)`; texts are int64 token ids `(N, L)`;
+            graphs are `(N, n, n + f)`, adjacency and node features side by side.
         labels: `(N,)` int64, or None.
         bounds: least and greatest legal input value, or None for unbounded features; texts have none.
         modality: what one input is.
@@ -41,6 +42,7 @@ class Subject:
         background: `(M, ...)` inputs of the training data, shaped like `inputs`: what an absent feature shows and how
             far features usually spread. The audited inputs serve if not given.
         objective: how the model was trained, as the objective's table of a recipe; empty where unknown.
+        class_counts: training samples of each class, one number per class; empty where unknown.
         groups: columns of a table that play as one player, by the group's name; columns in no group play alone.
         output: where the logits are in the answer of a model that returns more: a key or attribute, a position, or a
             function of the answer. A part called `logits` and a single tensor are found without it.
@@ -73,6 +75,7 @@ class Subject:
     texts: tuple[Text, ...] = field(default=(), kw_only=True)
     number: str = field(default="", kw_only=True)
     objective: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    class_counts: tuple[int, ...] = field(default=(), kw_only=True)
     differentiable: bool = field(default=True, init=False)
     _first: Tensor = field(init=False, repr=False, compare=False)
 
@@ -100,6 +103,10 @@ class Subject:
             )
         if self.labels is not None:
             _check_labels(self.labels, ids, classes)
+        if self.class_counts and len(self.class_counts) != classes:
+            raise DataError(
+                f"class_counts has {len(self.class_counts)} numbers but {self.name} tells {classes} classes apart"
+            )
         if self.feature_names and len(self.feature_names) != self.inputs[0].numel():
             raise DataError(
                 f"{self.data_name} has {self.inputs[0].numel()} features but {len(self.feature_names)} feature names"
@@ -241,6 +248,10 @@ def _check_inputs(inputs: Tensor, bounds: tuple[float, float] | None, modality: 
         raise DataError(f"images must have shape (N, C, H, W), got {shape}")
     if modality == "tabular" and inputs.ndim != 2:
         raise DataError(f"tabular inputs must have shape (N, features), got {shape}")
+    if modality == "graph" and (inputs.ndim != 3 or shape[2] <= shape[1]):
+        raise DataError(
+            f"graphs must have shape (N, nodes, nodes + features), adjacency and node features side by side, got {shape}"
+        )
     if not inputs.is_floating_point():
         raise DataError(f"inputs must be floating point, got {inputs.dtype}; divide 0-255 images by 255")
     low, high = (float(end) for end in inputs.detach().aminmax())  # NaN if any input is NaN: one pass finds all

@@ -4,6 +4,7 @@ from . import _panels  # noqa: F401 - gives the results their form in notebooks 
 from ._attack_facts import Repeats, Slopes, Trust, repeats, slopes, trust
 from ._calibration import Calibration, calibration
 from ._classification import Classification, classification
+from ._collapse import Collapse, Geometry, NeuralCollapse, class_groups, collapse, neural_collapse, simplex_geometry
 from ._corruptions import (
     CORRUPTIONS,
     SEVERITIES,
@@ -15,6 +16,7 @@ from ._corruptions import (
     cost_corruption_accuracy,
 )
 from ._diversity import FeatureDiversity, Similarity, feature_diversity, initial_similarity, similarity, watchable
+from ._frequency import FrequencyGroups, frequency_groups, group_accuracy
 from ._front import Front, FrontModel, hypervolume, pareto_front, rank_correlation
 from ._profile import RobustnessProfile, robustness_profile
 from ._robustness import RadiusAttack, RobustnessCurve, robustness_curve, robustness_evaluations
@@ -32,11 +34,15 @@ __all__ = [
     "SEVERITIES",
     "Calibration",
     "Classification",
+    "Collapse",
     "Corruption",
     "CorruptionAccuracy",
     "FeatureDiversity",
+    "FrequencyGroups",
     "Front",
     "FrontModel",
+    "Geometry",
+    "NeuralCollapse",
     "RadiusAttack",
     "Repeats",
     "RobustnessCurve",
@@ -48,15 +54,20 @@ __all__ = [
     "Trust",
     "attacked",
     "calibration",
+    "class_groups",
     "classification",
+    "collapse",
     "corrupted",
     "corruption_accuracy",
     "corruption_strength",
     "cost_corruption_accuracy",
     "feature_diversity",
+    "frequency_groups",
+    "group_accuracy",
     "hypervolume",
     "initial_similarity",
     "more_steps",
+    "neural_collapse",
     "pareto_front",
     "random_search_beats",
     "rank_correlation",
@@ -65,6 +76,7 @@ __all__ = [
     "robustness_evaluations",
     "robustness_profile",
     "similarity",
+    "simplex_geometry",
     "slopes",
     "transfer_accuracy",
     "trust",

@@ -50,6 +50,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         tokenizer_sha256: digest of the tokenizer beside the weights, for models of texts.
         objective: what the training lowered, as the recipe's table; empty where unknown.
         start: the weights that training began with, as `from` and `sha256`; empty for random ones.
+        class_counts: training samples of each class, one number per logit; empty where unknown.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     tokenizer_sha256: str = ""
     objective: dict[str, Any] = {}
     start: dict[str, str] = {}
+    class_counts: tuple[int, ...] = ()
 
     def figure(self, name: str) -> Figure | None:
         """Return the figure of that name, or None."""

@@ -204,6 +204,7 @@ def _load_carded(card: Card, path: Path, remedy: str, device: torch.device) -> L
         card.bounds,
         card.input_shape,
         card.class_names,
+        notes=() if card.name in SHIPPED else card.notes,
         tokenizer=_tokenizer(card, path, settings, remedy),
     )
 

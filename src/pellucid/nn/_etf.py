@@ -225,11 +225,8 @@ def with_etf_head(
 
     Example:
         >>> net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
-        >>> with_etf_head(net, rng=Stream(0))[2]
-        ETFHead(
-          in_features=8, n_classes=3, feature_norm=1
-          (norm): BatchNorm1d(8, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
-        )
+        >>> with_etf_head(net, rng=Stream(0))[2].prototypes.shape
+        torch.Size([8, 3])
     """
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if not linear:
