@@ -130,7 +130,7 @@ def test_bad_inputs_are_refused(case, model, images):
     [
         ("inputs", np.zeros((2, 3)), "inputs must be a torch.Tensor, got ndarray; torch.as_tensor makes one"),
         ("labels", [0, 1], "labels must be a torch.Tensor, got list"),
-        ("modality", "picture", "modality must be one of image, tabular, text, got 'picture'"),
+        ("modality", "picture", "modality must be one of image, tabular, text, graph, got 'picture'"),
     ],
 )
 def test_what_is_no_tensor_or_no_modality_is_refused(model, images, labels, name, value, message):

@@ -112,7 +112,13 @@ _OF_NUMBERS = ("explain", "graph")
 """Probes that ask about a score, whatever it is; the others ask about classes."""
 
 
+_NOT_OF_GRAPHS = ("robustness", "bottleneck", "concepts", "attack-attribution", "explain", "graph")
+"""Probes that would change an adjacency as if it were a column of a table, or blank it as if it were a picture."""
+
+
 def _need(probe: Probe, subject: Subject, effort: Effort) -> Need:
+    if subject.modality == "graph" and probe.name in _NOT_OF_GRAPHS:
+        return Need(0, 0, skip="takes pictures, tables or texts apart; graphs are not taken apart yet")
     if subject.number and probe.name not in _OF_NUMBERS:
         return Need(0, 0, skip=f"asks about classes, and {subject.name} measures a number, {subject.number}")
     return probe.need(subject, effort=effort)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def list_data() -> int:
     """List the data sets Pellucid knows and whether they are here."""
-    from pellucid.data import NAMED, SyntheticImages, SyntheticTable
+    from pellucid.data import NAMED, SyntheticGraphs, SyntheticImages, SyntheticTable
 
     rows = [(name, facts.summary, facts.license, _where(facts)) for name, facts in NAMED.items()]
     images, plain = SyntheticImages(), SyntheticTable()
@@ -20,6 +20,9 @@ def list_data() -> int:
     rows.append(("synthetic-images", what, "-", "made when asked for"))
     what = f"{plain.n} + {plain.n} rows of {plain.features} features, 2 classes"
     rows.append(("synthetic-table", what, "-", "made when asked for"))
+    chains = SyntheticGraphs()
+    what = f"{chains.n} + {chains.n} chains of {chains.nodes} nodes as graphs, 2 classes"
+    rows.append(("synthetic-graphs", what, "-", "made when asked for"))
     say(table(["name", "what it is (training + test)", "license", "where"], rows))
     say()
     say("`pellucid data verify NAME` checks what is here. Your own data are a folder of class folders with images, or")

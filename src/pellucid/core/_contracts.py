@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ._subject import Subject
     from ._work import Work
 
-Modality = Literal["image", "tabular", "text"]
+Modality = Literal["image", "tabular", "text", "graph"]
 Effort = Literal["quick", "full"]
 
 Model = Callable[[Tensor], Tensor]

@@ -9,18 +9,29 @@ from ._download import DOWNLOADS, NAMED, download, verify
 from ._facts import Facts
 from ._fashion_mnist import FashionMNIST
 from ._folder import ImageFolder
-from ._homes import NpmPackage, PyPIPackage, WebArchive, WebFile, WebFiles
+from ._graphs import pack_graphs
+from ._homes import NpmPackage, PyPIPackage, PyPIWheel, WebArchive, WebFile, WebFiles
 from ._idx import IDX
 from ._images import fit_images
 from ._load import SOURCES, AnySource, load
 from ._loader import from_loader
+from ._long_tail import LongTail, long_tail_counts, long_tailed
 from ._mnist import MNIST
 from ._movie_snippets import MovieSnippets
+from ._mutag import Mutag
 from ._places import cache
 from ._sample import sample, unit
 from ._scikit_learn import BreastCancer, Digits, Iris, Wine
-from ._synthetic import SyntheticImages, SyntheticTable, synthetic_images, synthetic_table
+from ._synthetic import (
+    SyntheticGraphs,
+    SyntheticImages,
+    SyntheticTable,
+    synthetic_graphs,
+    synthetic_images,
+    synthetic_table,
+)
 from ._texts import Texts
+from ._worm_connectome import WormConnectome
 
 __all__ = [
     "CIFAR10",
@@ -41,10 +52,14 @@ __all__ = [
     "HuggingFace",
     "ImageFolder",
     "Iris",
+    "LongTail",
     "MovieSnippets",
+    "Mutag",
     "NpmPackage",
     "Parquet",
     "PyPIPackage",
+    "PyPIWheel",
+    "SyntheticGraphs",
     "SyntheticImages",
     "SyntheticTable",
     "Texts",
@@ -52,12 +67,17 @@ __all__ = [
     "WebFile",
     "WebFiles",
     "Wine",
+    "WormConnectome",
     "cache",
     "download",
     "fit_images",
     "from_loader",
     "load",
+    "long_tail_counts",
+    "long_tailed",
+    "pack_graphs",
     "sample",
+    "synthetic_graphs",
     "synthetic_images",
     "synthetic_table",
     "unit",

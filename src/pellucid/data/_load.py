@@ -21,23 +21,28 @@ from ._images import Fit, check_bytes
 from ._mnist import MNIST
 from ._movie_snippets import MovieSnippets
 from ._movie_snippets import load_sample as load_snippets
+from ._mutag import Mutag
 from ._rows import spread
 from ._sample import take, unit
 from ._scikit_learn import BreastCancer, Digits, Iris, Wine
-from ._synthetic import SyntheticImages, SyntheticTable
+from ._synthetic import SyntheticGraphs, SyntheticImages, SyntheticTable
 from ._texts import TEXT_SUFFIXES, Texts, holds_texts
+from ._worm_connectome import WormConnectome
 
 NamedSource = (
     FashionMNIST
     | MNIST
     | CIFAR10
     | MovieSnippets
+    | Mutag
+    | WormConnectome
     | Digits
     | Iris
     | Wine
     | BreastCancer
     | SyntheticImages
     | SyntheticTable
+    | SyntheticGraphs
 )
 """Sources that are data sets by themselves, known by their kind."""
 

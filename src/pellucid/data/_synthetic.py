@@ -8,7 +8,9 @@ import msgspec
 import torch
 from msgspec import Meta
 
-from pellucid.core import Dataset, Stream
+from pellucid.core import DataError, Dataset, Stream
+
+from ._graphs import pack_graphs
 
 Count = Annotated[int, Meta(ge=1)]
 Classes = Annotated[int, Meta(ge=2)]
@@ -54,6 +56,50 @@ def synthetic_table(n: int, *, rng: Stream, features: int = 6, noise: float = 0.
         bounds=None,
         feature_names=tuple(f"x{j}" for j in range(features)),
     )
+
+
+def synthetic_graphs(n: int, *, rng: Stream, nodes: int = 8, noise: float = 0.5) -> Dataset:
+    """Return `n` chains of nodes as graphs `(n, nodes, nodes + 3)`: the class is told at one end, asked at the other.
+
+    Node 0 has the feature (1, 0, 0), the last node (0, 1, 0) or (0, 0, 1) by the class, and those between noise in the
+    last two features: only what reaches from one end of the chain to the other can tell the class.
+    """
+    if nodes < 2:
+        raise DataError(f"a chain needs at least 2 nodes, got {nodes}")
+    if not noise > 0:
+        raise DataError(f"noise must be above 0, or the nodes between have no features, got {noise:g}")
+    ids = torch.arange(n)
+    labels = ids % 2
+    chain = torch.diag(torch.ones(nodes - 1), 1)
+    features = torch.zeros(n, nodes, 3)
+    features[:, 1:-1, 1:] = noise * (0.1 + 0.9 * rng.at(ids).child("nodes").uniform((n, nodes - 2, 2)))
+    features[:, 0, 0] = 1
+    features[ids, -1, 1 + labels] = 1
+    return Dataset(
+        pack_graphs([chain + chain.T] * n, list(features)),
+        labels,
+        class_names=("first", "second"),
+        name="synthetic-graphs",
+        modality="graph",
+        ids=ids,
+        bounds=None,
+    )
+
+
+class SyntheticGraphs(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="synthetic-graphs"
+):
+    """`synthetic_graphs` as a source; `n` training graphs and as many for the test."""
+
+    n: Count = 128
+    nodes: Annotated[int, Meta(ge=2)] = 8
+    noise: Annotated[float, Meta(gt=0)] = 0.5
+    seed: int = 0
+
+    def load(self, split: str) -> Dataset:
+        """Return the split; each name of a split gives its own draw."""
+        rng = Stream(self.seed).child("synthetic", split)
+        return synthetic_graphs(self.n, rng=rng, nodes=self.nodes, noise=self.noise)
 
 
 class SyntheticImages(
