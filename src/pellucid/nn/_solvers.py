@@ -1,0 +1,279 @@
+"""Solvers of h = F(h): damped iteration, Anderson's and Broyden's methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypedDict
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ._iterate import Call, Found, Grain, Stop, exact, iterate
+
+
+class Solver(Protocol):
+    """Finds h = F(h) for each row of a matrix by itself."""
+
+    @property
+    def max_iter(self) -> int:
+        """Steps at most."""
+        ...
+
+    def solve(self, call: Call, x: Float[Tensor, "b d"], *, drop: bool = False, grain: Grain = exact) -> Found:
+        """Return where the rows of `x` end; `call(x, rows)` is F on the samples `rows` (None: all of them).
+
+        Args:
+            call: the cell.
+            x: the start, one row per sample.
+            drop: cut finished rows out of the batch.
+            grain: gives the least relative difference that the cell's numbers can express, once it has been called;
+                a tolerance below it is raised.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picard:
+    """Damped fixed-point iteration: h <- (1 - damping) h + damping F(h).
+
+    A plain step can cycle where the Jacobian has an eigenvalue near -1; averaging with h removes that. It converges
+    where (1 - damping) + damping * eigenvalue lies inside the unit circle for every eigenvalue.
+
+    Args:
+        max_iter: steps at most; each is one evaluation of the cell. The start costs one more.
+        tol: a sample is done when its residual is below.
+        stop: "relative": |F(h) - h| / |F(h)|; "absolute": |F(h) - h|.
+        damping: share of the new value, in (0, 1].
+
+    Example:
+        >>> solution = fixed_point(torch.cos, torch.zeros(1, 1), Picard(max_iter=100, tol=1e-6))
+        >>> round(solution.value.item(), 4)
+        0.7391
+    """
+
+    max_iter: int = 50
+    tol: float = 1e-3
+    stop: Stop = "relative"
+    damping: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_solver(self)
+        if not 0 < self.damping <= 1:
+            raise ValueError(f"damping must be in (0, 1], got {self.damping}")
+
+    def solve(self, call: Call, x: Float[Tensor, "b d"], *, drop: bool = False, grain: Grain = exact) -> Found:
+        """Return where the rows of `x` end; see `Solver`."""
+        return iterate(call, x, _Damped(self.damping), **limits(self), drop=drop, grain=grain)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anderson:
+    """Anderson acceleration: the next point mixes the last ones so that their residuals cancel.
+
+    With residuals r_i = F(h_i) - h_i of the last `memory` points: alpha minimizes |sum alpha_i r_i|^2 +
+    ridge sum alpha_i^2 |r_i|^2 under sum alpha_i = 1, and the next point is sum alpha_i (h_i + mixing r_i). Measuring
+    the ridge by each residual's own length keeps it working when residuals get small.
+
+    Args:
+        max_iter: steps at most; each is one evaluation of the cell. The start costs one more.
+        tol: a sample is done when its residual is below.
+        stop: "relative": |F(h) - h| / |F(h)|; "absolute": |F(h) - h|.
+        memory: points that are mixed.
+        ridge: how much mixing weights are held back; 0 is exact on small linear problems and rough in float32.
+        mixing: share of the residual that is added, in (0, 1].
+
+    Example:
+        >>> solution = fixed_point(torch.cos, torch.zeros(1, 1), Anderson(tol=1e-6))
+        >>> round(solution.value.item(), 4), bool(solution.converged)
+        (0.7391, True)
+    """
+
+    max_iter: int = 30
+    tol: float = 1e-3
+    stop: Stop = "relative"
+    memory: int = 6
+    ridge: float = 1e-6
+    mixing: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_solver(self)
+        if self.memory < 1:
+            raise ValueError(f"memory must be at least 1, got {self.memory}")
+        if not self.ridge >= 0:
+            raise ValueError(f"ridge must not be negative, got {self.ridge}")
+        if not 0 < self.mixing <= 1:
+            raise ValueError(f"mixing must be in (0, 1], got {self.mixing}")
+
+    def solve(self, call: Call, x: Float[Tensor, "b d"], *, drop: bool = False, grain: Grain = exact) -> Found:
+        """Return where the rows of `x` end; see `Solver`."""
+        method = _Mixing(x, min(self.memory, self.max_iter), self.ridge, self.mixing)
+        return iterate(call, x, method, **limits(self), drop=drop, grain=grain)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broyden:
+    """Broyden's good method: a quasi-Newton step with an estimate of the inverse Jacobian of F(h) - h.
+
+    The estimate starts at -1 (so the first step is a plain one) and gets one rank-one term per step; the oldest term
+    goes when `memory` is full.
+
+    Args:
+        max_iter: steps at most; each is one evaluation of the cell. The start costs one more.
+        tol: a sample is done when its residual is below.
+        stop: "relative": |F(h) - h| / |F(h)|; "absolute": |F(h) - h|.
+        memory: rank-one terms that are kept, two vectors each.
+
+    Example:
+        >>> solution = fixed_point(torch.cos, torch.zeros(1, 1), Broyden(tol=1e-6))
+        >>> round(solution.value.item(), 4), bool(solution.converged)
+        (0.7391, True)
+    """
+
+    max_iter: int = 30
+    tol: float = 1e-3
+    stop: Stop = "relative"
+    memory: int = 30
+
+    def __post_init__(self) -> None:
+        check_solver(self)
+        if self.memory < 1:
+            raise ValueError(f"memory must be at least 1, got {self.memory}")
+
+    def solve(self, call: Call, x: Float[Tensor, "b d"], *, drop: bool = False, grain: Grain = exact) -> Found:
+        """Return where the rows of `x` end; see `Solver`."""
+        method = _QuasiNewton(x, min(self.memory, self.max_iter))
+        return iterate(call, x, method, **limits(self), drop=drop, grain=grain)
+
+
+def check_solver(solver: Limited) -> None:
+    """Raise unless what all solvers share is in range."""
+    if solver.max_iter < 1:
+        raise ValueError(f"max_iter must be at least 1, got {solver.max_iter}")
+    if not solver.tol > 0:
+        raise ValueError(f"tol must be positive, got {solver.tol}")
+    if solver.stop not in ("relative", "absolute"):
+        raise ValueError(f"stop must be 'relative' or 'absolute', got {solver.stop!r}")
+
+
+class Limited(Protocol):
+    """The settings that all solvers share."""
+
+    @property
+    def max_iter(self) -> int: ...
+    @property
+    def tol(self) -> float: ...
+    @property
+    def stop(self) -> Stop: ...
+
+
+class Limits(TypedDict):
+    """The same, as arguments."""
+
+    max_iter: int
+    tol: float
+    stop: Stop
+
+
+def limits(solver: Limited) -> Limits:
+    """Return the settings that all solvers share."""
+    return {"max_iter": solver.max_iter, "tol": solver.tol, "stop": solver.stop}
+
+
+class _Damped:
+    def __init__(self, damping: float) -> None:
+        self.damping = damping
+
+    def propose(self, x: Tensor, fx: Tensor, rows: Tensor | None) -> Tensor:
+        return fx if self.damping == 1 else torch.lerp(x, fx, self.damping)
+
+    def keep(self, chosen: Tensor) -> None:
+        pass
+
+
+class _Mixing:
+    """Anderson's memory: values F(h_i) and residuals, `(b, memory, d)`, and the products of the residuals."""
+
+    def __init__(self, x: Tensor, memory: int, ridge: float, mixing: float) -> None:
+        b, d = x.shape
+        self.values, self.residuals = x.new_empty(b, memory, d), x.new_empty(b, memory, d)
+        self.products = x.new_zeros(b, memory, memory)
+        self.memory, self.ridge, self.mixing, self.count = memory, ridge, mixing, 0
+
+    def propose(self, x: Tensor, fx: Tensor, rows: Tensor | None) -> Tensor:
+        place, self.count = self.count % self.memory, self.count + 1
+        n = min(self.count, self.memory)
+        residual = fx - x
+        self.values[:, place], self.residuals[:, place] = fx, residual
+        product = torch.bmm(self.residuals[:, :n], residual[:, :, None])[:, :, 0]
+        self.products[:, place, :n] = self.products[:, :n, place] = product
+        plain = fx if self.mixing == 1 else torch.lerp(x, fx, self.mixing)
+        if n == 1:
+            return plain
+        alpha = self._weights(n).to(x.dtype)[:, None]
+        mixed = torch.bmm(alpha, self.values[:, :n])[:, 0]
+        if self.mixing != 1:
+            mixed = mixed - (1 - self.mixing) * torch.bmm(alpha, self.residuals[:, :n])[:, 0]
+        return torch.where(torch.isfinite(mixed).all(1, keepdim=True), mixed, plain)
+
+    def _weights(self, n: int) -> Tensor:
+        """Return mixing weights (b, n); not finite where the system has no solution."""
+        products = self.products[:, :n, :n].to(torch.float64)
+        size = products.diagonal(dim1=1, dim2=2).sqrt().clamp_min(torch.finfo(torch.float64).tiny)
+        # In units of each residual's length the diagonal is 1, whatever the scale of the problem.
+        scaled = products / (size[:, :, None] * size[:, None, :])
+        system = scaled + self.ridge * torch.eye(n, dtype=torch.float64, device=size.device)
+        weight = size.amin(1, keepdim=True) / size
+        factor, failed = torch.linalg.cholesky_ex(system)
+        solved = torch.cholesky_solve(weight[:, :, None], factor)[:, :, 0] * weight
+        alpha = solved / solved.sum(1, keepdim=True)
+        return torch.where(failed[:, None] == 0, alpha, torch.nan)
+
+    def keep(self, chosen: Tensor) -> None:
+        self.values, self.residuals = self.values.index_select(0, chosen), self.residuals.index_select(0, chosen)
+        self.products = self.products.index_select(0, chosen)
+
+
+class _QuasiNewton:
+    """Broyden's memory: the inverse Jacobian is -1 + sum_i u_i v_i^T, with u and v `(b, memory, d)`."""
+
+    def __init__(self, x: Tensor, memory: int) -> None:
+        b, d = x.shape
+        self.u, self.v = x.new_empty(b, memory, d), x.new_empty(b, memory, d)
+        self.memory, self.count = memory, 0
+        self.before: tuple[Tensor, Tensor] | None = None
+
+    def propose(self, x: Tensor, fx: Tensor, rows: Tensor | None) -> Tensor:
+        gap = fx - x
+        if self.before is not None:
+            self._update(x - self.before[0], gap - self.before[1])
+        self.before = x, gap
+        step = -self._times(self.u, self.v, gap)
+        # A step that is not finite is replaced by a plain one.
+        return x + torch.where(torch.isfinite(step).all(1, keepdim=True), step, gap)
+
+    def _times(self, left: Tensor, right: Tensor, y: Tensor) -> Tensor:
+        """Return -y + sum_i left_i (right_i . y)."""
+        n = min(self.count, self.memory)
+        if n == 0:
+            return -y
+        inner = torch.bmm(right[:, :n], y[:, :, None])
+        return torch.baddbmm(y[:, None], inner.transpose(1, 2), left[:, :n], beta=-1)[:, 0]
+
+    def _update(self, moved: Tensor, changed: Tensor) -> None:
+        place = self.count % self.memory
+        if self.count >= self.memory:  # the oldest term goes first, so that the new one fits what is left
+            self.u[:, place] = 0
+        v = self._times(self.v, self.u, moved)
+        u = moved - self._times(self.u, self.v, changed)
+        inner = (v * changed).sum(1, keepdim=True)
+        tiny = torch.finfo(u.dtype).eps * v.norm(dim=1, keepdim=True) * changed.norm(dim=1, keepdim=True)
+        u = u / inner
+        usable = (inner.abs() > tiny) & torch.isfinite(u).all(1, keepdim=True) & torch.isfinite(v).all(1, keepdim=True)
+        self.u[:, place], self.v[:, place] = torch.where(usable, u, 0.0), torch.where(usable, v, 0.0)
+        self.count += 1
+
+    def keep(self, chosen: Tensor) -> None:
+        self.u, self.v = self.u.index_select(0, chosen), self.v.index_select(0, chosen)
+        if self.before is not None:
+            self.before = self.before[0].index_select(0, chosen), self.before[1].index_select(0, chosen)
