@@ -221,6 +221,7 @@ CALLS: dict[str, Case] = {
     "metrics.corruption_accuracy": lambda s: metrics.corruption_accuracy(
         s.model, s.x, s.y, names=("contrast", "shot-noise"), severities=(1, 5), rng=s.rng, batch_size=2
     ),
+    "metrics.neural_collapse": lambda s: metrics.neural_collapse(s.model, s.x, s.y, batch_size=2),
     "metrics.transfer_accuracy": lambda s: metrics.transfer_accuracy(s.model, s.x, s.y, batch_size=2),
     "explain.reliance": lambda s: explain.reliance(s.model, s.x, s.y, rng=s.rng, batch_size=2),
     "explain.smooth_grad": lambda s: explain.smooth_grad(s.model, s.x, s.y, samples=3, rng=s.rng),

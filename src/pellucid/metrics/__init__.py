@@ -4,7 +4,7 @@ from . import _panels  # noqa: F401 - gives the results their form in notebooks 
 from ._attack_facts import Repeats, Slopes, Trust, repeats, slopes, trust
 from ._calibration import Calibration, calibration
 from ._classification import Classification, classification
-from ._collapse import Collapse, Geometry, NeuralCollapse, class_groups, collapse, neural_collapse, simplex_geometry
+from ._collapse import Collapse, Geometry, NeuralCollapse, collapse, neural_collapse, simplex_geometry
 from ._corruptions import (
     CORRUPTIONS,
     SEVERITIES,
@@ -54,7 +54,6 @@ __all__ = [
     "Trust",
     "attacked",
     "calibration",
-    "class_groups",
     "classification",
     "collapse",
     "corrupted",

@@ -6,6 +6,7 @@ from pellucid.core import Panel, Spark, numbers, showing
 
 from ._calibration import Calibration
 from ._classification import Classification
+from ._collapse import Collapse
 from ._diversity import FeatureDiversity
 from ._robustness import RobustnessCurve
 
@@ -80,7 +81,37 @@ def _diversity(result: FeatureDiversity) -> Panel:
     )
 
 
+def _collapse(result: Collapse) -> Panel:
+    def row(name: str, value: float, ideal: float, key: str = "") -> tuple[str, float, float | None, float]:
+        return name, value, result.stderr.get(key), ideal
+
+    means, weights = result.means, result.weights
+    rows = [
+        row("NC1, scatter within classes over between", result.nc1, 0, "nc1"),
+        row("CDNV, the same by pairs of classes", result.cdnv, 0, "cdnv"),
+        row("NC2 of class means, lengths", means.equinorm, 0, "means.equinorm"),
+        row("NC2 of class means, angles", means.equiangle, 0, "means.equiangle"),
+        row("NC2 of class means, from the widest angle", means.max_angle, 0, "means.max_angle"),
+    ]
+    if weights is not None:
+        rows += [
+            row("NC2 of the classifier, lengths", weights.equinorm, 0),
+            row("NC2 of the classifier, angles", weights.equiangle, 0),
+            row("NC2 of the classifier, from the widest angle", weights.max_angle, 0),
+            row("NC3, classifier beside class means", result.nc3, 0, "nc3"),
+        ]
+    rows.append(row("NC4, disagreement with the nearest mean", result.nc4.value, 0))
+    return Panel(
+        "Neural collapse",
+        facts=(("layer", result.layer or "features"), ("samples", int(result.counts.sum()))),
+        columns=("measure", "value", "standard error", "ideal"),
+        rows=tuple(rows),
+        notes=result.notes,
+    )
+
+
 showing(_classification)(Classification)
 showing(_calibration)(Calibration)
+showing(_collapse)(Collapse)
 showing(_robustness)(RobustnessCurve)
 showing(_diversity)(FeatureDiversity)
