@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from pellucid.attacks import (
+    APGD,
     L2,
     PGD,
     Chain,
@@ -29,6 +30,7 @@ from pellucid.attacks import (
     roughness,
     save_perturbed,
 )
+from pellucid.attacks._spatial import check_first
 from pellucid.core import DataError, ModelError, Perturbed, Stream, margin, write_tensors
 
 Task = Any  # of conftest.py, which cannot be imported
@@ -259,8 +261,11 @@ def test_the_grid_is_as_strong_as_its_strongest_candidate(scene: Any, rng: Strea
     """One by one, without any of the search's shortcuts."""
     model, x, y = scene
     found = GRID(model, x, y, rng=rng)
-    tried = torch.cartesian_prod(*(torch.linspace(-m, m, c).double() for m, c in ((20, 5), (1.5, 3), (1.5, 3))))
-    answers = [model(RIGID.render(x, p.float().double().expand(24, 3))) for p in tried]
+    turned = torch.cartesian_prod(*(torch.linspace(-m, m, c).double() for m, c in ((20, 5), (1.5, 3), (1.5, 3))))
+    angle, down, right = turned[:, 0].deg2rad(), turned[:, 1], turned[:, 2]  # shifted first: the shift is turned too
+    moved = (angle.cos() * down - angle.sin() * right, angle.sin() * down + angle.cos() * right)
+    tried = torch.cat([turned, torch.stack([turned[:, 0], *moved], dim=1)])
+    answers = [model(RIGID.render(x, p.expand(24, 3))) for p in tried]
     wrong = torch.stack([z.argmax(1) != y for z in answers])
     loss = torch.stack([GRID.loss(z, y) for z in answers])
     assert torch.equal(found.success, wrong.any(0))
@@ -269,13 +274,82 @@ def test_the_grid_is_as_strong_as_its_strongest_candidate(scene: Any, rng: Strea
 
 def test_staying_in_place_is_always_tried(rng: Stream) -> None:
     for grid in ((5, 3, 3), (4, 2, 2), (1, 1, 1)):
-        tried = GridSearch(RIGID, grid=grid).candidates()
+        tried = GridSearch(replace(RIGID, first="turn"), grid=grid).candidates()
         assert tried[0].tolist() == [0, 0, 0]
+        assert GridSearch(RIGID, grid=grid).candidates()[0].tolist() == [0, 0, 0]
         assert len(tried) in (grid[0] * grid[1] * grid[2], grid[0] * grid[1] * grid[2] + 1)
         assert len(tried.unique(dim=0)) == len(tried)
-    assert len(GridSearch().candidates()) == 775
+    assert len(GridSearch(RotateTranslate(first="turn")).candidates()) == 775
+    assert len(GridSearch(RotateTranslate(first="shift")).candidates()) == 775
+    assert len(GridSearch().candidates()) == 775 + 30 * 24  # both orders are one without a turn or without a shift
     still = GridSearch(RotateTranslate(30, 0.0), grid=(3, 5, 5)).candidates()
     assert still[:, 1:].abs().max() == 0
+
+
+@pytest.mark.parametrize("space", [RIGID, Flow(0.3), Spatial(0.3, 20, 1.5)], ids=lambda s: type(s).__name__)
+def test_an_input_that_is_wrong_already_counts(scene: Any, space: Any, rng: Stream) -> None:
+    """Labels are wrong for every picture that is not moved, and right once it is."""
+    model, x, y = scene
+    for attack in (PGD(space, steps=2), PGD(space, steps=2, start="zero"), APGD(space, steps=3)):
+
+        def moved(z: Tensor) -> Tensor:
+            same = torch.stack([(z - each).abs().amax((1, 2, 3)) for each in x], dim=1).amin(1) == 0
+            answers = model(z)
+            right = F.one_hot(y[:1], 4).to(answers) + 0 * answers
+            return torch.where(same[:, None], right.roll(1, 1), right)
+
+        found = attack(moved, x[:8], y[:1].expand(8), rng=rng)
+        assert found.success.all()
+        assert found.evaluations <= attack.cost * 8
+
+
+def test_either_order_finds_what_each_alone_finds(scene: Any, rng: Stream) -> None:
+    model, x, y = scene
+    either, turn, shift = (
+        GridSearch(RotateTranslate(30, 1.0, first=first), grid=(7, 3, 3)) for first in ("either", "turn", "shift")
+    )
+    whole = either(model, x, y, rng=rng)
+    assert fools(whole, turn(model, x, y, rng=rng))
+    assert fools(whole, shift(model, x, y, rng=rng))
+    assert len(either.candidates()) == len(turn.candidates()) + 6 * 8
+
+
+def test_shifting_first_is_another_turn_with_a_shift(rng: Stream) -> None:
+    """By a quarter: a shift down before a turn to the left is one to the right after it."""
+    x = rng.uniform((1, 1, 7, 7), dtype=torch.float64)
+    space = RotateTranslate(90, 2.0, first="shift")
+    params = torch.tensor([[90.0, 0.0, 2.0]], dtype=torch.float64)
+    counted, first = space.counted(params)
+    assert_close(counted, torch.tensor([[2.0, 0.0]], dtype=torch.float64), atol=1e-12, rtol=0)
+    assert first.all()
+    down = torch.zeros_like(x)
+    down[..., 2:, :] = x[..., :-2, :]
+    assert_close(space.render(x, params), torch.rot90(down, 1, (-2, -1)), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("first", ["turn", "shift", "either"])
+def test_corners_of_the_other_square(first: Any, rng: Stream) -> None:
+    """Shifted by (1, 1), then turned by 45 degrees, the picture lies sqrt(2) away in one direction."""
+    x = rng.uniform((1, 1, 9, 9), dtype=torch.float64)
+    space = RotateTranslate(45, 1.0, first=first)
+    corner = torch.tensor([[45.0, 0.0, 2**0.5]], dtype=torch.float64)  # its shift before the turn is (1, 1)
+    edge = torch.tensor([[45.0, 1.0, 1.0]], dtype=torch.float64)
+    assert_close(space.size(x, corner), torch.tensor([2**0.5 if first == "turn" else 1.0], dtype=torch.float64))
+    assert_close(space.size(x, edge), torch.tensor([2**0.5 if first == "shift" else 1.0], dtype=torch.float64))
+    kept = space.project(x, corner), space.project(x, edge)
+    assert torch.equal(kept[0], corner) == (first != "turn")
+    assert torch.equal(kept[1], edge) == (first != "shift")
+    far = space.project(x, torch.tensor([[30.0, 7.0, -2.0]], dtype=torch.float64))
+    assert torch.equal(space.project(x, far), far)
+    assert float(space.size(x, far)) <= 1
+    drawn = space.sample(x.expand(50, 1, 9, 9), rng)
+    assert (space.size(x, drawn) <= 1).all()
+    assert torch.equal(space.project(x, drawn), drawn)
+
+
+def test_orders_are_known_by_name() -> None:
+    with pytest.raises(ValueError, match="first must be one of turn, shift, either, got 'both'"):
+        check_first("both")
 
 
 def test_a_failing_search_returns_its_best_candidate(rng: Stream) -> None:
@@ -293,8 +367,8 @@ def test_a_failing_search_returns_its_best_candidate(rng: Stream) -> None:
 def test_a_sweep_tells_what_each_candidate_does(scene: Any, rng: Stream) -> None:
     model, x, y = scene
     sweep = GRID.sweep(model, x, y, rng=rng)
-    assert sweep.success.shape == sweep.loss.shape == (45, 24)
-    assert sweep.evaluations == 45 * 24
+    assert sweep.success.shape == sweep.loss.shape == (77, 24)
+    assert sweep.evaluations == 77 * 24
     found = GRID(model, x, y, rng=rng)
     assert torch.equal(sweep.success.any(0), found.success)
     number = 7
@@ -311,9 +385,9 @@ def test_past_success_saves_evaluations(scene: Any, rng: Stream) -> None:
     plain, better = early(model, x[12:], y[12:], rng=rng), ordered(model, x[12:], y[12:], rng=rng)
     assert torch.equal(plain.success, better.success)
     assert better.evaluations <= plain.evaluations
-    with pytest.raises(ValueError, match="of 45 candidates but the grid has 27"):
+    with pytest.raises(ValueError, match="of 77 candidates but the grid has 43"):
         GridSearch(RIGID, grid=(3, 3, 3)).ordered_by(early.sweep(model, x[:2], y[:2], rng=rng))
-    with pytest.raises(ValueError, match="permutation of the 45 candidates"):
+    with pytest.raises(ValueError, match="permutation of the 77 candidates"):
         replace(GRID, order=(0, 1))
 
 
@@ -425,7 +499,7 @@ def test_penalties_are_checked(settings: dict[str, Any], message: str) -> None:
         Flow(0.2, padding="border"),
         RotateTranslate(10, 1, share=0.5),
         Spatial(),
-        Chain(RotateTranslate(), Chain(Flow(), Linf(0.1, scale=torch.ones(9, 12))), share=0.5),
+        Chain(RotateTranslate(first="shift"), Chain(Flow(), Linf(0.1, scale=torch.ones(9, 12))), share=0.5),
     ],
     ids=lambda space: type(space).__name__,
 )

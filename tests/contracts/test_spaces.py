@@ -19,8 +19,12 @@ EXAMPLES: dict[str, list[Callable[[], Space]]] = {
     "flow": [lambda: Flow(0.3), lambda: Flow(1.5, padding="reflect", smooth=True)],
     "l2": [lambda: L2(0.5), lambda: L2(0.5, bounds=None)],
     "linf": [lambda: Linf(0.1)],
-    "rt": [RotateTranslate, lambda: RotateTranslate(180, 1, padding="border", share=0.5)],
-    "spatial": [Spatial, lambda: Spatial(1.0, 45, 0, padding="reflect")],
+    "rt": [
+        RotateTranslate,
+        lambda: RotateTranslate(180, 1, padding="border", share=0.5),
+        lambda: RotateTranslate(90, 2, first="turn"),
+    ],
+    "spatial": [Spatial, lambda: Spatial(1.0, 45, 0, padding="reflect"), lambda: Spatial(first="turn")],
 }
 CASES = [(f"{name}-{number}", make) for name, makes in EXAMPLES.items() for number, make in enumerate(makes)]
 

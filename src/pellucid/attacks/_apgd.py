@@ -70,7 +70,7 @@ class APGD:
         if self._idle:
             return 1
         ascents = self.restarts * (self.targets if self.loss == TARGETED else 1)
-        return ascents * (2 * self.steps + 1) + (2 if self.loss == TARGETED else 1)
+        return ascents * (2 * self.steps + 1) + (3 if self.loss == TARGETED else 2)
 
     @property
     def _idle(self) -> bool:
@@ -112,6 +112,7 @@ class APGD:
                 found.drop()
                 if not len(found):
                     break
+            found.try_inputs()
             return found.result()
 
     def _goals(self, found: Candidates) -> list[Int[Tensor, " b"] | None]:

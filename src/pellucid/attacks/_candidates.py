@@ -240,6 +240,23 @@ class Candidates:
             return loss
         return loss.new_full((len(self._all[0]),), torch.nan).index_copy(0, self._rows, loss)
 
+    def try_inputs(self) -> None:
+        """Try the inputs themselves for the samples that nothing fooled so far; at most one evaluation each.
+
+        An attack that does not begin at the input calls it last: without it, a model that errs on the input itself can
+        pass for right, where all that was tried happened to turn the answer back.
+        """
+        self.check()
+        rows = None if self._params is None else (~self._success).nonzero()[:, 0]
+        if rows is None or len(rows) == len(self._all[0]):
+            self._rows = None
+            self.x, self.y, self.target = self._all
+        elif len(rows):
+            self._only(rows)
+        else:
+            return
+        self.offer(self.space.zeros(self.x))
+
     # -- the end --------------------------------------------------------------------------------------------------
 
     def result(self, params: Tensor | None = None) -> Perturbed:

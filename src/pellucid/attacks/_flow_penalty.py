@@ -75,7 +75,7 @@ class FlowPenalty:
     @property
     def cost(self) -> int:
         """Most evaluations per sample, a gradient counted as two."""
-        return 2 * self.steps + 2
+        return 2 * self.steps + 3
 
     def __call__(
         self,
@@ -104,6 +104,8 @@ class FlowPenalty:
                 flow = self.space.project(x, start.detach().to(flow))
             found = Candidates(model, self.space, lead, x, y, rng, target=target, penalty=self._penalty)
             self._descend(found, flow)
+            if start is not None:
+                found.try_inputs()
             return found.result()
 
     def _penalty(self, flow: Tensor) -> Float[Tensor, " b"]:

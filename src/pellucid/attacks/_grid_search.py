@@ -14,7 +14,7 @@ from pellucid.core import Model, Perturbed, Stream, warp
 
 from ._candidates import Candidates, attackable, borrowed
 from ._losses import Loss, cross_entropy
-from ._spatial import RotateTranslate
+from ._spatial import RotateTranslate, after
 
 ELEMENTS = {"cpu": 2**18}
 """Elements of one batch for the model, elsewhere 2**20: many candidates of small pictures, few of large ones.
@@ -46,11 +46,13 @@ class GridSearch:
     """Does any turn and shift of a grid make the model err? Try them all, keep each sample's worst.
 
     Candidates are ranked by (misclassified, loss), per sample; staying in place is always among them. Where this beats
-    PGD in the same space, the loss has too many valleys for gradients, as it usually does in the angle.
+    PGD in the same space, the loss has too many valleys for gradients, as it usually does in the angle. In a space
+    where either move may come first, the default, every turn with a shift is tried in both orders: 1,495 candidates
+    instead of 775, and no sample is missed that a search in the other order fools at the same angles and shifts.
 
     Args:
         space: the turns and shifts.
-        grid: how many angles, shifts down and shifts right, evenly spaced over the budget.
+        grid: how many angles, shifts down and shifts right, evenly spaced over the budget, in each order.
         loss: ranks the candidates that do not differ in being misclassified.
         early_stop: leave a sample alone once it is fooled: the same samples are fooled, by fewer evaluations, but each
             by its first candidate instead of its worst.
@@ -97,17 +99,22 @@ class GridSearch:
             torch.linspace(-edge, edge, count, dtype=torch.float64) if count > 1 and edge > 0 else torch.zeros(1)
             for edge, count in zip(most, self.grid, strict=True)
         ]
-        grid = torch.cartesian_prod(*(axis.double() for axis in axes)).float()
+        grid = torch.cartesian_prod(*(axis.double() for axis in axes))
+        if self.space.first != "turn":
+            # Without a turn or without a shift both orders are one.
+            swapped = after(grid[(grid[:, 0] != 0) & (grid[:, 1:] != 0).any(1)])
+            same = grid if self.space.first == "either" else grid[(grid[:, 0] == 0) | (grid[:, 1:] == 0).all(1)]
+            grid = torch.cat([same, swapped])
         return grid if bool((grid == 0).all(1).any()) else torch.cat([grid.new_zeros(1, 3), grid])
 
     def ordered_by(self, sweep: GridSweep) -> GridSearch:
         """Return the same search with the candidates ordered by how many samples each fooled in a sweep."""
         grid = self._grid()
-        numbers = {tuple(row): number for number, row in enumerate(grid.tolist())}
+        numbers = {tuple(row): number for number, row in enumerate(grid.float().tolist())}
         hits = sweep.success.sum(1).cpu()
         if len(sweep.params) != len(grid):
             raise ValueError(f"the sweep is of {len(sweep.params)} candidates but the grid has {len(grid)}")
-        ranked = sweep.params.cpu()[hits.argsort(descending=True, stable=True)].tolist()
+        ranked = sweep.params.float().cpu()[hits.argsort(descending=True, stable=True)].tolist()
         if any(tuple(row) not in numbers for row in ranked):
             raise ValueError("the sweep is of another grid")
         return replace(self, order=tuple(numbers[tuple(row)] for row in ranked))

@@ -13,7 +13,7 @@ from pellucid.core import DataError, Model, Padding, Perturbed, Stream
 
 from ._candidates import Candidates, attackable, borrowed
 from ._losses import Loss, cross_entropy
-from ._spatial import Flow, RotateTranslate, Spatial
+from ._spatial import First, Flow, RotateTranslate, Spatial
 
 FLOW_STEP = 1 / 3
 """Length of a step of the flow as a share of its budget: 0.1 px of 0.3."""
@@ -40,6 +40,7 @@ class IntegratedSpatial:
         max_px: the greatest shift in each direction, in pixels.
         padding: what lies outside the picture.
         share: the share of all three limits that may be used.
+        first: whether the limit of the shift is of one after the turn, before it, or of either: `RotateTranslate`.
         steps: gradient steps of each of the two ascents.
         starts: random turns with shifts.
         loss: what to raise, per sample.
@@ -60,6 +61,7 @@ class IntegratedSpatial:
     max_px: float = 3.0
     padding: Padding = field(default="zeros", kw_only=True)
     share: float = field(default=1.0, kw_only=True)
+    first: First = field(default="either", kw_only=True)
     steps: int = field(default=10, kw_only=True)
     starts: int = field(default=10, kw_only=True)
     loss: Loss = field(default=cross_entropy, kw_only=True)
@@ -75,7 +77,9 @@ class IntegratedSpatial:
     @property
     def space(self) -> Spatial:
         """The distortions it searches."""
-        return Spatial(self.flow_px, self.max_deg, self.max_px, padding=self.padding, share=self.share)
+        return Spatial(
+            self.flow_px, self.max_deg, self.max_px, padding=self.padding, share=self.share, first=self.first
+        )
 
     @property
     def parts(self) -> tuple[RotateTranslate, Flow]:

@@ -387,7 +387,7 @@ class MinimumNormWithin:
     @property
     def cost(self) -> int:
         """Most evaluations per sample, a gradient counted as two."""
-        return 1 if self._idle else self._search().cost + 2
+        return 1 if self._idle else self._search().cost + 3
 
     @property
     def _idle(self) -> bool:
@@ -413,6 +413,7 @@ class MinimumNormWithin:
             found.offer(self.space.project(x, smallest.params))
             found.evaluations += smallest.evaluations
             found.zero_gradients += smallest.zero_gradients
+            found.try_inputs()
             return found.result()
 
 

@@ -19,7 +19,8 @@ from ._losses import Loss, cross_entropy
 class PGD:
     """Can small distortions make the model err? Climb the loss by projected steps, keep each sample's best iterate.
 
-    Iterates are ranked by (misclassified, loss); the model is borrowed in eval mode and given back as it was.
+    Iterates are ranked by (misclassified, loss). Samples that none of them fools are tried as they are: accuracy under
+    attack is never above accuracy. The model is borrowed in eval mode and given back as it was.
 
     Args:
         space: the distortions to search, such as `Linf(8 / 255)`.
@@ -64,7 +65,7 @@ class PGD:
     @property
     def cost(self) -> int:
         """Most evaluations per sample, a gradient counted as two."""
-        return 1 if self._idle else self.restarts * (2 * self.steps + 1) + 1
+        return 1 if self._idle else self.restarts * (2 * self.steps + 1) + 2
 
     @property
     def _idle(self) -> bool:
@@ -111,6 +112,8 @@ class PGD:
                 found.drop()
                 if not len(found):
                     break
+            if self.start == "random" or start is not None:
+                found.try_inputs()
             return found.result()
 
     def _climb(self, found: Candidates, params: Tensor, *, trace: bool) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import final
+from typing import Literal, final, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,6 +20,9 @@ from pellucid.core import PADDINGS, Padding, Stream, check_pictures, warp
 
 START = 1 / 6
 """Random flows begin within this share of the budget: 0.05 px of 0.3, so that the picture is not yet noise."""
+
+First = Literal["turn", "shift", "either"]
+"""Which move comes first, and so where the limit of the shift lies: beside the turned picture or beside the upright."""
 
 
 @final
@@ -94,16 +97,20 @@ class Flow:
 class RotateTranslate:
     """The picture turns and shifts as a whole; params are `(b, 3)`: degrees, pixels down, pixels right.
 
-    Positive angles turn counter-clockwise, positive shifts move down and right; the turn comes first.
+    Positive angles turn counter-clockwise, positive shifts move down and right. Params are those of a turn with a shift
+    after it. A shift before the turn is one after it too, of the same length in another direction, and may then leave
+    the square of the shifts that are allowed: by `max_px * (cos + sin)` in one direction. With `first="either"` both
+    squares are allowed, so that nobody who moves pictures in the other order finds more.
 
     Args:
         max_deg: the greatest angle, in degrees.
         max_px: the greatest shift in each of the two directions, in pixels.
         padding: what lies outside the picture.
         share: the share of both that may be used.
+        first: the limit is of a shift after the turn ("turn"), of one before it ("shift"), or of either.
 
     Raises:
-        ValueError: a limit is negative or not finite, or the padding is unknown.
+        ValueError: a limit is negative or not finite, or padding or order are unknown.
 
     Example:
         >>> x = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
@@ -116,11 +123,13 @@ class RotateTranslate:
     max_px: float = 3.0
     padding: Padding = field(default="zeros", kw_only=True)
     share: float = field(default=1.0, kw_only=True)
+    first: First = field(default="either", kw_only=True)
 
     def __post_init__(self) -> None:
         _check("max_deg", self.max_deg, self.padding)
         _check("max_px", self.max_px, self.padding)
         _check("share", self.share, self.padding)
+        check_first(self.first)
 
     def zeros(self, x: Tensor) -> Tensor:
         """Return the angle and shifts that leave `x` unchanged: all zeros, at least float32."""
@@ -131,7 +140,13 @@ class RotateTranslate:
         """Return angles and shifts drawn uniformly from the budget."""
         zeros = self.zeros(x)
         unit = rng.uniform(zeros.shape, low=-1.0, high=1.0, device=x.device, dtype=zeros.dtype)
-        return unit * self.most(zeros)
+        params = unit * self.most(zeros)
+        if self.first == "turn":
+            return params
+        swapped = after(params)
+        if self.first == "shift":
+            return swapped
+        return torch.where(rng.child("first").integers(2, (len(x), 1), device=x.device) == 0, params, swapped)
 
     def render(self, x: Tensor, params: Tensor) -> Tensor:
         """Return `x` turned and shifted, in the dtype of `x`."""
@@ -142,9 +157,21 @@ class RotateTranslate:
         return grad.sign() * (size * self.most(grad))
 
     def project(self, x: Tensor, params: Tensor) -> Tensor:
-        """Return the nearest angles and shifts within the budget."""
+        """Return the nearest angles within the budget, with the nearest shifts at these."""
         most = self.most(params)
-        return params.clamp(-most, most)
+        near = params.clamp(-most, most)
+        if self.first == "turn":
+            return near
+        given = torch.cat([near[:, :1], params[:, 1:]], dim=1)
+        upright = before(given)
+        within = upright.clamp(-most, most)
+        # Turned there and back, a shift at its limit is off by rounding: it stays as it is.
+        inside = (upright.abs() <= most * (1 + _rounding(params))).all(1, keepdim=True)
+        back = torch.where(inside, given, after(within))
+        if self.first == "shift":
+            return back
+        nearer = (upright - within).square().sum(1) < (given - near).square().sum(1)
+        return torch.where(nearer[:, None] | inside, back, near)
 
     @property
     def budget(self) -> float:
@@ -158,7 +185,20 @@ class RotateTranslate:
     def size(self, x: Tensor, params: Tensor) -> Float[Tensor, " b"]:
         """Return the largest of the shares of `max_deg` and `max_px` that each sample uses."""
         limits = params.new_tensor([self.max_deg, self.max_px, self.max_px])
-        return _shares(params.detach(), limits).amax(1)
+        counted, _ = self.counted(params)
+        return _shares(torch.cat([params[:, :1].detach(), counted], dim=1), limits).amax(1)
+
+    def counted(self, params: Tensor) -> tuple[Float[Tensor, "b 2"], Bool[Tensor, " b"]]:
+        """Return the shifts that the limit is of, and whether each comes before the turn."""
+        params = params.detach()
+        turned = params[:, 1:]
+        # Less rounding, so that a shift at its limit is not beyond it once turned there and back.
+        upright = before(params)[:, 1:] * (1 - _rounding(params))
+        if self.first == "turn":
+            return turned, torch.zeros(len(params), dtype=torch.bool, device=params.device)
+        less = upright.abs().amax(1) < turned.abs().amax(1) * (1 - 2 * _rounding(params))
+        comes_first = torch.ones_like(less) if self.first == "shift" else less
+        return torch.where(comes_first[:, None], upright, turned), comes_first
 
     def most(self, like: Tensor) -> Float[Tensor, " 3"]:
         """Return the greatest angle and shifts allowed."""
@@ -176,9 +216,10 @@ class Spatial:
         max_px: the greatest shift in each of the two directions, in pixels.
         padding: what lies outside the picture.
         share: the share of all three that may be used.
+        first: as for `RotateTranslate`.
 
     Raises:
-        ValueError: a limit is negative or not finite, or the padding is unknown.
+        ValueError: a limit is negative or not finite, or padding or order are unknown.
     """
 
     flow_px: float = 0.3
@@ -186,12 +227,14 @@ class Spatial:
     max_px: float = 3.0
     padding: Padding = field(default="zeros", kw_only=True)
     share: float = field(default=1.0, kw_only=True)
+    first: First = field(default="either", kw_only=True)
 
     def __post_init__(self) -> None:
         _check("flow_px", self.flow_px, self.padding)
         _check("max_deg", self.max_deg, self.padding)
         _check("max_px", self.max_px, self.padding)
         _check("share", self.share, self.padding)
+        check_first(self.first)
 
     @property
     def flow(self) -> Flow:
@@ -201,7 +244,7 @@ class Spatial:
     @property
     def rigid(self) -> RotateTranslate:
         """The global part."""
-        return RotateTranslate(self.max_deg, self.max_px, padding=self.padding, share=self.share)
+        return RotateTranslate(self.max_deg, self.max_px, padding=self.padding, share=self.share, first=self.first)
 
     def join(self, rigid: Tensor | None, flow: Tensor | None, x: Tensor) -> Tensor:
         """Return the params of an angle with shifts `(b, 3)` and a flow `(b, 2, H, W)`; None for none."""
@@ -228,8 +271,7 @@ class Spatial:
 
     def project(self, x: Tensor, params: Tensor) -> Tensor:
         """Return the nearest parameters within the budget."""
-        most = self.most(params)
-        return params.clamp(-most, most)
+        return torch.cat([self.rigid.project(x, params[:, :3]), self.flow.project(x, params[:, 3:])], dim=1)
 
     @property
     def budget(self) -> float:
@@ -242,12 +284,39 @@ class Spatial:
 
     def size(self, x: Tensor, params: Tensor) -> Float[Tensor, " b"]:
         """Return the largest of the shares of the three limits that each sample uses."""
-        return _shares(params.detach(), replace(self, share=1.0).most(params)).amax(1)
+        bent = _shares(params[:, 3:].detach(), params.new_tensor(self.flow_px)).amax(1)
+        return torch.maximum(self.rigid.size(x, params[:, :3]), bent)
 
     def most(self, like: Tensor) -> Float[Tensor, " p"]:
         """Return the greatest value allowed of each parameter."""
         rigid, flow = self.rigid.most(like), self.flow_px * self.share
         return torch.cat([rigid, rigid.new_full((like.shape[1] - 3,), flow)])
+
+
+def before(params: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3"]:
+    """Return each angle with the shift before the turn that does what the shift after it does."""
+    return _turned(params, 1.0)
+
+
+def after(params: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3"]:
+    """Return each angle with the shift after the turn that does what the shift before it does."""
+    return _turned(params, -1.0)
+
+
+def _turned(params: Tensor, sense: float) -> Tensor:
+    angle, down, right = params.unbind(1)
+    cos, sin = torch.cos(angle * (math.pi / 180)), torch.sin(angle * (sense * math.pi / 180))
+    return torch.stack([angle, cos * down + sin * right, cos * right - sin * down], dim=1)
+
+
+def _rounding(params: Tensor) -> float:
+    return 16 * torch.finfo(params.dtype).eps
+
+
+def check_first(first: str) -> None:
+    """Raise a `ValueError` unless this is an order of turn and shift."""
+    if first not in get_args(First):
+        raise ValueError(f"first must be one of {', '.join(get_args(First))}, got {first!r}")
 
 
 def _check(name: str, value: float, padding: str) -> None:

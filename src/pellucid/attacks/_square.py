@@ -64,7 +64,7 @@ class Square:
     @property
     def cost(self) -> int:
         """Most evaluations per sample."""
-        return 1 if self._idle else self.queries + 2
+        return 1 if self._idle else self.queries + 3
 
     @property
     def _idle(self) -> bool:
@@ -98,6 +98,7 @@ class Square:
                     break
                 share = self.p_init * _shrunk(query / self.queries)
                 found.offer(windows.changed(found.x, found.best, share, found.stream("query", query)))
+            found.try_inputs()
             return found.result()
 
 

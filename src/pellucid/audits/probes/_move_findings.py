@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from pellucid.attacks import RotateTranslate, Spatial
 from pellucid.core import (
     Axis,
     Curve,
@@ -256,9 +257,13 @@ def _exhibits(
 
 def _map(move: Move, swept: Swept, n: int) -> Heatmap:
     """Return the accuracy at each angle and length of the shift, the mean over its directions."""
-    right = 1 - swept.hits.double().mean(0)
-    angle = swept.params[:, 0].double()
-    shift = swept.params[:, 1:].double().abs().amax(1)
+    # Of the turns with a shift after them: a shift before the turn is another length in rows and columns after it.
+    apart = [2 * move.limits.max_px / max(1, points - 1) for points in move.grid[1:]]
+    steps = swept.params[:, 1:] / swept.params.new_tensor(apart).clamp(min=1e-9)
+    after = ((steps - steps.round()).abs() < 1e-3).all(1)
+    right = 1 - swept.hits[:, after].double().mean(0)
+    angle = swept.params[after, 0].double()
+    shift = swept.params[after, 1:].double().abs().amax(1)
     angles = sorted({round(float(a), 3) for a in angle})
     angles = angles[:: max(1, (len(angles) - 1) // (SMALL_GRID[0] - 1))]  # few enough to be written on
     shifts = sorted({round(float(s), 3) for s in shift})
@@ -273,9 +278,9 @@ def _map(move: Move, swept: Swept, n: int) -> Heatmap:
         row_label="shift",
         column_label="degrees, positive turns counter-clockwise",
         unit="%",
-        caption=f"Share of {count(n, 'sample')} that are right when all are turned by one angle and shifted alike; the "
-        "larger of the shifts down and right counts, and its directions are averaged. The attack picks "
-        "the worst cell for each sample by itself.",
+        caption=f"Share of {count(n, 'sample')} that are right when all are turned by one angle, then shifted alike; "
+        "the larger of the shifts down and right counts, and its directions are averaged. The attack picks "
+        "the worst cell for each sample by itself, and also shifts before it turns.",
     )
 
 
@@ -301,18 +306,19 @@ def _gallery(subject: Subject, move: Move, curve: RobustnessCurve) -> tuple[tupl
             picture(
                 changed[k],
                 title=f"taken for {answer}",
-                caption=_moved(rigid, flow),
+                caption=_moved(move, rigid, flow),
                 bounds=part.bounds,
                 arrows=() if flow is None else _arrows(flow),
             )
         )
+    sequence = " What is named first is done first." if move.norm != "flow" else ""
     arrows = " Arrows show where the flow moves the picture's content." if move.norm != "rt" else ""
     return (
         Gallery(
             title=f"Smallest changes found that fool the model ({TITLES[move.norm]})",
             pictures=tuple(pictures),
             caption="Pairs of an image and its changed version, from the sample easiest to fool to the hardest one "
-            f"fooled.{arrows}",
+            f"fooled.{sequence}{arrows}",
         ),
     ), len(rows)
 
@@ -325,16 +331,21 @@ def _parts(move: Move, params: Tensor, side: torch.Size) -> tuple[Tensor | None,
     return rigid, None if empty else flow
 
 
-def _moved(rigid: Tensor | None, flow: Tensor | None) -> str:
+def _moved(move: Move, rigid: Tensor | None, flow: Tensor | None) -> str:
     words = []
     if rigid is not None:
-        angle, down, right = (float(v) for v in rigid)
+        space = move.space(1.0)
+        assert isinstance(space, RotateTranslate | Spatial)
+        shift, first = (space.rigid if isinstance(space, Spatial) else space).counted(rigid[None])
+        angle, (down, right) = float(rigid[0]), shift[0].tolist()
         if abs(angle) >= 0.05:
             words.append(f"turned {abs(angle):.1f} degrees {'counter-clockwise' if angle > 0 else 'clockwise'}")
+        shifts = []
         if abs(down) >= 0.05:
-            words.append(f"{abs(down):.1f} px {'down' if down > 0 else 'up'}")
+            shifts.append(f"{abs(down):.1f} px {'down' if down > 0 else 'up'}")
         if abs(right) >= 0.05:
-            words.append(f"{abs(right):.1f} px {'right' if right > 0 else 'left'}")
+            shifts.append(f"{abs(right):.1f} px {'right' if right > 0 else 'left'}")
+        words = [*shifts, *words] if bool(first) else [*words, *shifts]
     if flow is not None:
         words.append(f"bent by up to {brief(float(flow.abs().amax()))} px")
     return ", ".join(words) or "not moved"

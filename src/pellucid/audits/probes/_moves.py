@@ -68,7 +68,7 @@ class Move:
         angles, down, right = self.grid
         return {
             "flow": f"PGD with {_balls.STEPS} steps on the flow",
-            "rt": f"a search over {angles} angles x {down} x {right} shifts",
+            "rt": f"a search over {angles} angles x {down} x {right} shifts, before and after the turn",
             "spatial": f"a joint ascent of flow, angle and shifts, {SPATIAL_STEPS} steps, begun at the best of the "
             "others",
         }[self.norm]
