@@ -163,6 +163,32 @@ def test_a_classifier_of_one_by_one_convolutions_is_found() -> None:
     assert features(model, x)[PENULTIMATE].shape == (4, 5)
 
 
+def test_a_model_that_takes_its_batch_apart_gives_whole_batches() -> None:
+    body = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+
+    class Apart(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = body
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([self.body(part) for part in x.split(5)])
+
+    x = torch.randn(12, 3)
+    names = ("body.1", PENULTIMATE)
+    apart, whole = features(Apart(), x, names), features(body, x, ("1", PENULTIMATE))
+    assert_close(apart["body.1"], whole["1"])
+    assert_close(apart[PENULTIMATE], whole[PENULTIMATE])
+
+
+def test_a_layer_with_other_rows_than_samples_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Flatten(0), nn.Unflatten(0, (-1, 2)))
+    with pytest.raises(ModelError, match="layer 2 gives no tensor with one row per sample"):
+        features(model, torch.randn(6, 3), "2")
+    with pytest.raises(ModelError, match="layer 1 gives no tensor with one row per sample"):
+        features(model, torch.randn(6, 3), "1")
+
+
 def test_a_layer_that_is_not_last_is_no_classifier() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Tanh())
     assert last_linear(model, torch.randn(8, 3)) is None

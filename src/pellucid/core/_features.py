@@ -235,15 +235,15 @@ class FeatureReader:
         Raises:
             ModelError: a layer is not called, or gives no tensor with one row per sample.
         """
-        found: dict[str, Tensor] = {}
+        calls: dict[str, list[Tensor]] = {name: [] for name in self._plain}
         device = device_of(self.model)
 
         def record(call: Call, h: Tensor) -> None:
-            if h.ndim < 2 or len(h) != len(x):
+            if h.ndim < 2:
                 raise ModelError(f"layer {call.layer} gives no tensor with one row per sample; leave it out of layers")
             # Copied at once: the next operation may overwrite the output in place.
             part = reduced(h, self.reduce, call.module)
-            found[call.name] = part.clone() if part.data_ptr() == h.data_ptr() else part
+            calls[call.layer].append(part.clone() if part.data_ptr() == h.data_ptr() else part)
 
         with (
             evaluating(self.model),
@@ -252,11 +252,16 @@ class FeatureReader:
             _listening(self.place) as heard,
         ):
             output = self.model(x.to(device))
-        missing = [name for name in self._plain if name not in found]
-        if missing:
-            raise ModelError(f"the forward pass does not call the layer {missing[0]}; name other layers")
+        found: dict[str, Tensor] = {}
+        for name, parts in calls.items():
+            if not parts:
+                raise ModelError(f"the forward pass does not call the layer {name}; name other layers")
+            for number, h in enumerate(_whole(parts, len(x)), start=1):
+                if len(h) != len(x):
+                    raise ModelError(f"layer {name} gives no tensor with one row per sample; leave it out of layers")
+                found[Call(name, number, self.model).name] = h
         if self.place is not None:
-            found[PENULTIMATE] = _of_place(self.place, heard, first_tensor(output))
+            found[PENULTIMATE] = _of_place(self.place, heard, first_tensor(output), len(x))
         return Seen(output, found)
 
     def batches(self, x: Tensor, *, batch_size: int = 256, on_step: OnStep = silent) -> Iterator[tuple[Tensor, Seen]]:
@@ -357,6 +362,12 @@ def first_tensor(output: Any) -> Tensor | None:
     return output if isinstance(output, Tensor) else None
 
 
+def _whole(parts: list[Tensor], count: int) -> list[Tensor]:
+    """Join the calls of a model that takes its batch apart, such as to save memory; leave others as they are."""
+    apart = len(parts) > 1 and any(len(part) != count for part in parts) and sum(map(len, parts)) == count
+    return [torch.cat(parts)] if apart else parts
+
+
 def _channels_last(h: Tensor, module: nn.Module | None) -> bool:
     if isinstance(module, (nn.Linear, nn.LayerNorm)):
         return True
@@ -411,16 +422,13 @@ def _find(model: nn.Module, x: Tensor) -> _Place | None:
     if isinstance(model, torch.jit.ScriptModule):
         return None
     candidates = [(n, m) for n, m in (("", model), *_watchable(model)) if _is_classifier(m)]
-    heard: list[tuple[str, int, nn.Module, Tensor]] = []
+    heard: dict[str, list[Tensor]] = {}
+    x = x[:_TRIED].to(device_of(model))
 
     def listener(name: str) -> Callable[..., None]:
-        calls = 0
-
         def hook(module: nn.Module, arguments: Any, output: Any) -> None:
-            nonlocal calls
-            calls += 1
             if isinstance(output, Tensor):
-                heard.append((name, calls, module, output.detach().clone()))
+                heard[name] = [*heard.pop(name, []), output.detach().clone()]  # the last called comes last
 
         return hook
 
@@ -428,15 +436,17 @@ def _find(model: nn.Module, x: Tensor) -> _Place | None:
     try:
         handles += [module.register_forward_hook(listener(name)) for name, module in candidates]
         with evaluating(model), torch.no_grad():
-            logits = first_tensor(model(x[:_TRIED].to(device_of(model))))
+            logits = first_tensor(model(x))
     finally:
         for handle in handles:
             handle.remove()
     if logits is None or logits.ndim != 2:
         return None
-    for name, number, module, z in reversed(heard):
-        if _gives(z, logits, module):
-            return _Place(module, number, _read(module, name, logits.shape[1]))
+    for name in reversed(heard):
+        module, calls = dict(candidates)[name], _whole(heard[name], len(x))
+        for number in range(len(calls), 0, -1):
+            if _gives(calls[number - 1], logits, module):
+                return _Place(module, number, _read(module, name, logits.shape[1]))
     return None
 
 
@@ -500,11 +510,11 @@ def _follows(z: Tensor, logits: Tensor) -> bool:
 
 
 class _Heard:
-    """The input and the output of the call that gives the logits."""
+    """Inputs and outputs of the classifier, call by call."""
 
-    inputs: Tensor | None = None
-    outputs: Tensor | None = None
-    calls: int = 0
+    def __init__(self) -> None:
+        self.inputs: list[Tensor] = []
+        self.outputs: list[Tensor] = []
 
 
 @contextmanager
@@ -515,12 +525,9 @@ def _listening(place: _Place | None) -> Iterator[_Heard]:
         return
 
     def hook(module: Any, arguments: Any, keywords: Any, output: Any) -> None:
-        heard.calls += 1
-        if heard.calls != place.number:
-            return
         given = arguments[0] if arguments else next(iter(keywords.values()))
-        heard.inputs = module.features(given) if place.classifier.fixed and _is_fixed(module) else given.clone()
-        heard.outputs = output
+        heard.inputs.append(module.features(given) if place.classifier.fixed else given.clone())
+        heard.outputs.append(output)
 
     handle = place.module.register_forward_hook(hook, with_kwargs=True)
     try:
@@ -529,8 +536,9 @@ def _listening(place: _Place | None) -> Iterator[_Heard]:
         handle.remove()
 
 
-def _of_place(place: _Place, heard: _Heard, logits: Tensor | None) -> Tensor:
-    if heard.inputs is None or heard.outputs is None or logits is None:
+def _of_place(place: _Place, heard: _Heard, logits: Tensor | None, count: int) -> Tensor:
+    inputs, outputs = _whole(heard.inputs, count), _whole(heard.outputs, count)
+    if len(inputs) < place.number or len(inputs[place.number - 1]) != count or logits is None:
         raise ModelError(f"the forward pass does not call the classifier {place.classifier.layer} as before")
-    h, z = _rows(heard.inputs, place.module), _rows(heard.outputs, place.module)
+    h, z = _rows(inputs[place.number - 1], place.module), _rows(outputs[place.number - 1], place.module)
     return _picked(h, _two(z, logits), logits) if h.ndim == 3 else h

@@ -34,6 +34,7 @@ class Geometry:
         equinorm: standard deviation of the lengths over their mean; ideal 0.
         equiangle: standard deviation over pairs of their cosine; ideal 0.
         max_angle: mean over pairs of |cosine + 1 / (K - 1)|; ideal 0.
+        closest: largest cosine of any two; ideal -1 / (K - 1).
         gram: Frobenius distance of the normalized Gram matrix from that of a simplex ETF; ideal 0.
     """
 
@@ -42,6 +43,7 @@ class Geometry:
     equinorm: float
     equiangle: float
     max_angle: float
+    closest: float
     gram: float
 
 
@@ -87,7 +89,7 @@ class Collapse:
     def numbers(self) -> dict[str, float]:
         """Return the measures by the names that `stderr` uses."""
         found = {"nc1": self.nc1, "cdnv": self.cdnv, "nc3": self.nc3, "alignment": self.alignment}
-        for name in ("equinorm", "equiangle", "max_angle", "gram"):
+        for name in ("equinorm", "equiangle", "max_angle", "closest", "gram"):
             found[f"means.{name}"] = getattr(self.means, name)
         return {**found, "minority_means": self.minority_means}
 
@@ -127,6 +129,7 @@ def simplex_geometry(vectors: Tensor) -> Geometry:
         equinorm=float(norms.std(correction=0) / norms.mean()),
         equiangle=float(pairs.std(correction=0)),
         max_angle=float((pairs + 1 / (k - 1)).abs().mean()),
+        closest=float(pairs.max()),
         gram=float(torch.linalg.matrix_norm(gram / size - ideal)),
     )
 
