@@ -15,6 +15,7 @@ from pellucid.core import DataError, RecipeError, path_kind, read_setting, read_
 from pellucid.data import AnySource, Augment
 from pellucid.nn.models import (
     AlexNetSettings,
+    FeedbackSpikingSettings,
     MLPSettings,
     ResNet32Settings,
     ResNetSettings,
@@ -72,7 +73,15 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
     epochs: Annotated[int, Meta(ge=1)]
-    model: SmallCNNSettings | AlexNetSettings | MLPSettings | ResNetSettings | ResNet32Settings | TextCNNSettings
+    model: (
+        SmallCNNSettings
+        | AlexNetSettings
+        | FeedbackSpikingSettings
+        | MLPSettings
+        | ResNetSettings
+        | ResNet32Settings
+        | TextCNNSettings
+    )
     data: AnySource
     batch_size: Annotated[int, Meta(ge=1)] = 128
     limit: Annotated[int, Meta(ge=1)] | None = None

@@ -2,6 +2,7 @@
 
 from ._alexnet import AlexNet, AlexNetSettings
 from ._build import MODELS, build
+from ._feedback_spiking import FeedbackSpikingNet, FeedbackSpikingSettings
 from ._mlp import MLP, MLPSettings
 from ._resnet import ResNet, ResNetSettings
 from ._resnet32 import ResNet32, ResNet32Settings
@@ -13,6 +14,8 @@ __all__ = [
     "MODELS",
     "AlexNet",
     "AlexNetSettings",
+    "FeedbackSpikingNet",
+    "FeedbackSpikingSettings",
     "MLPSettings",
     "ResNet",
     "ResNet32",

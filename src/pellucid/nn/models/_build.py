@@ -11,17 +11,27 @@ from torch import nn
 from pellucid.core import ModelError
 
 from ._alexnet import AlexNetSettings
+from ._feedback_spiking import FeedbackSpikingSettings
 from ._mlp import MLPSettings
 from ._resnet import ResNetSettings
 from ._resnet32 import ResNet32Settings
 from ._small_cnn import SmallCNNSettings
 from ._text_cnn import TextCNNSettings
 
-AnyNetwork = AlexNetSettings | MLPSettings | ResNetSettings | ResNet32Settings | SmallCNNSettings | TextCNNSettings
+AnyNetwork = (
+    AlexNetSettings
+    | FeedbackSpikingSettings
+    | MLPSettings
+    | ResNetSettings
+    | ResNet32Settings
+    | SmallCNNSettings
+    | TextCNNSettings
+)
 
 MODELS: Mapping[str, type[AnyNetwork]] = MappingProxyType(
     {
         "alexnet-cifar": AlexNetSettings,
+        "feedback-spiking": FeedbackSpikingSettings,
         "mlp": MLPSettings,
         "resnet18-cifar": ResNetSettings,
         "resnet32-cifar": ResNet32Settings,
