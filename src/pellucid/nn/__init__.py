@@ -1,12 +1,14 @@
 """Layers and networks."""
 
 from . import models
+from ._ascent import Agreement, AscentCertificate, ascent_certificate, gradient_agreement, min_phantom_steps
 from ._backwards import Backward, ConvergenceWarning, Implicit, Neumann, OneStep, Phantom
 from ._batch_center import BatchCenter, BatchStandardize, insert_norm
-from ._dot_regression import class_weights, dot_regression_loss
+from ._dot_regression import Balance, class_weights, dot_regression_loss
 from ._equilibrium import Equilibrium, VariationalDropout
 from ._etf import ETFHead, etf_head, simplex_etf, with_etf_head
 from ._fixed_point import Solution, attach_gradient, fixed_point
+from ._jacobian import jacobian_norm, jacobian_penalty, spectral_radius
 from ._neurons import IF, LIF, Surrogate
 from ._newton_krylov import NewtonKrylov
 from ._solvers import Anderson, Broyden, Picard, Solver
@@ -16,8 +18,11 @@ from ._spiking import FeedbackSpiking, Simulation, SpikingInfo
 __all__ = [
     "IF",
     "LIF",
+    "Agreement",
     "Anderson",
+    "AscentCertificate",
     "Backward",
+    "Balance",
     "BatchCenter",
     "BatchStandardize",
     "Broyden",
@@ -38,14 +43,20 @@ __all__ = [
     "SpikingInfo",
     "Surrogate",
     "VariationalDropout",
+    "ascent_certificate",
     "attach_gradient",
     "class_weights",
     "dot_regression_loss",
     "etf_head",
     "fixed_point",
+    "gradient_agreement",
     "insert_norm",
+    "jacobian_norm",
+    "jacobian_penalty",
+    "min_phantom_steps",
     "models",
     "operator_norm",
     "simplex_etf",
+    "spectral_radius",
     "with_etf_head",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ class ConvergenceWarning(RuntimeWarning):
     """A fixed point was not reached; what comes out is finite, but no solution."""
 
 
+@runtime_checkable
 class Backward(Protocol):
     """Gives the fixed point a value and a gradient."""
 
@@ -43,6 +44,7 @@ class Implicit:
         solver: of the linear equation.
 
     Example:
+        >>> from pellucid.nn import fixed_point
         >>> a = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
         >>> z = fixed_point(lambda z: a * z + 1, torch.zeros(1, 1, dtype=torch.float64), backward=Implicit()).value
         >>> z.sum().backward()

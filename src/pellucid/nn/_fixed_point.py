@@ -11,8 +11,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pellucid.core import ModelError
-
 from ._backwards import Backward, ConvergenceWarning, Phantom
 from ._solvers import Anderson, Solver
 from ._state import Cell, Packing, State, check_rows
@@ -119,6 +117,7 @@ def attach_gradient(
         keep_value: return the numbers of `z`; otherwise what the backward pass makes of them, such as f(z).
 
     Example:
+        >>> from pellucid.nn import OneStep
         >>> w = torch.tensor(0.5, requires_grad=True)
         >>> z = attach_gradient(lambda z: w * z + 1, torch.full((1, 1), 2.0), OneStep(), keep_value=True)
         >>> z.sum().backward()
@@ -136,41 +135,9 @@ def _value(cell: Cell, h: Tensor, fh: Tensor | None, backward: Backward, *, keep
         return h if keep_value else backward.value(cell, h, cell(h) if fh is None else fh)
     # Autocast keeps the half-precision copies of weights that the solver made without gradients.
     torch.clear_autocast_cache()
-    value = backward.attach(_Watched(cell, h, fh), h)  # type: ignore[arg-type]
+    cell.expected = fh  # the backward pass calls the cell at h first, where the solver was already
+    value = backward.attach(cell, h)
     return value + (h - value).detach() if keep_value else value
-
-
-class _Watched:
-    """A cell whose first evaluation, at the solver's point, is compared with what the solver saw there."""
-
-    def __init__(self, cell: Cell, h: Tensor, fh: Tensor | None) -> None:
-        self.cell, self.expected, self.size = cell, fh, h
-
-    def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
-        out = self.cell(x, rows)
-        if self.expected is not None:
-            check_same(self.expected, out.detach(), self.grain)
-            self.expected = None
-        return out
-
-    @property
-    def grain(self) -> float:
-        """The least relative difference that the cell's numbers can express."""
-        return self.cell.grain
-
-
-def check_same(first: Tensor, second: Tensor, grain: float) -> None:
-    """Raise if two evaluations of a cell at the same point differ by more than rounding.
-
-    Raises:
-        ModelError: they do.
-    """
-    gap, size = float((first - second).norm()), float(first.norm())
-    if gap > max(5e-3, 10 * grain) * size:  # NaN is for the divergence warning to tell
-        raise ModelError(
-            f"two evaluations of the cell at the same point differ by {gap / size:.1%}: it has no fixed point; use "
-            "nn.VariationalDropout for dropout inside it, GroupNorm or LayerNorm instead of BatchNorm, and no noise"
-        )
 
 
 def _warn_diverged(diverged: Tensor, converged: Tensor) -> None:

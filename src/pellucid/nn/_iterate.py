@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,6 +27,7 @@ def exact() -> float:
 _WORTH_DROPPING = 0.75  # the share of a batch that is still at work below which the finished rows are cut out
 
 
+@runtime_checkable
 class Method(Protocol):
     """What tells solvers apart: where to look next."""
 

@@ -31,6 +31,7 @@ class NewtonKrylov:
         krylov: products with the Jacobian in each step; a state of that many numbers is solved exactly.
 
     Example:
+        >>> from pellucid.nn import fixed_point
         >>> solution = fixed_point(torch.cos, torch.zeros(1, 1), NewtonKrylov(tol=1e-6))
         >>> round(solution.value.item(), 4), solution.steps.item() < 6
         (0.7391, True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, TypedDict
+from typing import Protocol, TypedDict, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from torch import Tensor
 from ._iterate import Call, Found, Grain, Stop, exact, iterate
 
 
+@runtime_checkable
 class Solver(Protocol):
     """Finds h = F(h) for each row of a matrix by itself."""
 
@@ -47,6 +48,7 @@ class Picard:
         damping: share of the new value, in (0, 1].
 
     Example:
+        >>> from pellucid.nn import fixed_point
         >>> solution = fixed_point(torch.cos, torch.zeros(1, 1), Picard(max_iter=100, tol=1e-6))
         >>> round(solution.value.item(), 4)
         0.7391
@@ -84,6 +86,7 @@ class Anderson:
         mixing: share of the residual that is added, in (0, 1].
 
     Example:
+        >>> from pellucid.nn import fixed_point
         >>> solution = fixed_point(torch.cos, torch.zeros(1, 1), Anderson(tol=1e-6))
         >>> round(solution.value.item(), 4), bool(solution.converged)
         (0.7391, True)
@@ -125,6 +128,7 @@ class Broyden:
         memory: rank-one terms that are kept, two vectors each.
 
     Example:
+        >>> from pellucid.nn import fixed_point
         >>> solution = fixed_point(torch.cos, torch.zeros(1, 1), Broyden(tol=1e-6))
         >>> round(solution.value.item(), 4), bool(solution.converged)
         (0.7391, True)
@@ -156,6 +160,7 @@ def check_solver(solver: Limited) -> None:
         raise ValueError(f"stop must be 'relative' or 'absolute', got {solver.stop!r}")
 
 
+@runtime_checkable
 class Limited(Protocol):
     """The settings that all solvers share."""
 

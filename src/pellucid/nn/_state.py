@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pellucid.core import ModelError
+
 State = Tensor | tuple[Tensor, ...]
 """What a cell maps to itself: a tensor `(samples, ...)`, or several of the same number of samples (scales)."""
 
@@ -93,6 +95,7 @@ class Cell:
         self.f, self.packing, self.inputs, self.n = f, packing, inputs, n
         self.evaluations = 0
         self.grain = torch.finfo(packing.dtype).eps  # of the coarsest numbers that the cell has given so far
+        self.expected: Tensor | None = None  # what the next call must give, but for rounding
         self._rows: Tensor | None = None
         self._picked = inputs
 
@@ -108,7 +111,26 @@ class Cell:
         self.evaluations += len(x)
         for part in (z,) if isinstance(z, Tensor) else z:
             self.grain = max(self.grain, torch.finfo(part.dtype).eps)
-        return self.packing.pack(z)
+        out = self.packing.pack(z)
+        if self.expected is not None:
+            expected, self.expected = self.expected, None
+            check_same(expected, out.detach(), self.grain)
+        return out
+
+
+def check_same(first: Tensor, second: Tensor, grain: float) -> None:
+    """Raise if two evaluations of a cell at the same point differ by more than rounding.
+
+    Raises:
+        ModelError: they do.
+    """
+    gap, size = float((first - second).norm()), float(first.norm())
+    if gap > max(5e-3, 10 * grain) * size:  # NaN is for the divergence warning to tell
+        raise ModelError(
+            f"two evaluations of the cell at the same point differ by {gap / max(size, 1e-30):.1%}: it has no fixed "
+            "point; use nn.VariationalDropout for dropout inside it, GroupNorm or LayerNorm instead of BatchNorm, and "
+            "no noise"
+        )
 
 
 def picked(inputs: Any, rows: Tensor) -> Any:
