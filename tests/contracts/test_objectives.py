@@ -3,11 +3,13 @@
 import msgspec
 import pytest
 import torch
+from torch import nn
 
 from pellucid.core import Batch, Objective, Stream
 from pellucid.data import synthetic_images
+from pellucid.nn import with_etf_head
 from pellucid.nn.models import SmallCNNSettings
-from pellucid.training import OBJECTIVES, AttackSettings, FixedWeighting
+from pellucid.training import OBJECTIVES, AttackSettings, DotRegression, FixedWeighting
 
 SETTINGS = {
     "standard": {},
@@ -19,6 +21,7 @@ SETTINGS = {
             "rt": AttackSettings(space="rotate-translate", draws=3),
         }
     },
+    "dot-regression": {"class_balance": "counts", "counts": (5, 3, 4)},
     "interaction-order": {"low": 0.3, "high": 0.7, "grid": 4, "fill": (0.5,)},
 }
 
@@ -29,9 +32,14 @@ def objective(request):
 
 
 @pytest.fixture
-def model(rng):
+def model(rng, objective):
     with rng.child("model").forked():
-        return SmallCNNSettings(image_size=8, channels=(3, 4), hidden=5, classes=3).build()
+        net = SmallCNNSettings(image_size=8, channels=(3, 4), hidden=5, classes=3).build()
+    if not isinstance(objective, DotRegression):
+        return net
+    # Batch normalization in the head would mix the samples; without it features must have both signs.
+    net.relu3 = nn.Tanh()
+    return with_etf_head(net, batch_norm=False, rng=rng.child("head"))
 
 
 @pytest.fixture

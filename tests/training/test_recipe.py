@@ -72,7 +72,7 @@ def test_a_dial_is_checked(recipe_file):
         ("objective.kind=adverserial", "objective.kind is 'adverserial'; did you mean adversarial?"),
         (
             "objective.label_smoothing=0.1",
-            "objective.kind is missing; the kinds are adversarial, attacks, interaction-order, standard",
+            "objective.kind is missing; the kinds are adversarial, attacks, dot-regression, ",
         ),
         ("epochs=0", "epochs is 0: expected `int` >= 1"),
         ("optimizer.lr=-1", "optimizer.lr is -1: expected `float` > 0"),

@@ -192,11 +192,17 @@ class Attack(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples on their way through training: inputs `(b, ...)`, labels `(b,)` int64, ids `(b,)` int64."""
+    """Samples on their way through training: inputs `(b, ...)`, labels `(b,)` int64, ids `(b,)` int64.
+
+    Where each input is a mix of two samples, `others` `(b,)` holds the labels of the second ones and `shares` `(b,)`
+    how much of the mix is the first; otherwise both are None.
+    """
 
     inputs: Tensor
     labels: Tensor
     ids: Tensor
+    others: Tensor | None = None
+    shares: Tensor | None = None
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""Random changes of training images that leave their class as it is."""
+"""Random changes of training samples: mirrors and shifts that leave the class as it is, and mixes of two samples."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from pellucid.core import Stream
 
 
 class Augment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Mirrors and shifts images at random: what a sample becomes depends on the stream and its id alone.
+    """Mirrors and shifts images and mixes samples at random: what comes out depends on the stream and the ids alone.
 
     Args:
         flip: mirror left and right, each image with probability 1/2.
         crop: pixels of black added on each side, from which a window of the old size is cut anywhere; 0 for none.
+        mixup: mix each sample with another of its batch, in shares drawn from Beta(mixup, mixup) (arXiv:1710.09412);
+            1 is usual, 0 for none. Labels are mixed alike, by objectives that know how.
 
     Example:
         >>> x = torch.arange(4.0).reshape(1, 1, 2, 2)
@@ -29,10 +31,26 @@ class Augment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     flip: bool = False
     crop: Annotated[int, Meta(ge=0)] = 0
+    mixup: Annotated[float, Meta(ge=0)] = 0.0
 
     def __bool__(self) -> bool:
-        """Whether anything is changed."""
+        """Whether images are changed one by one, as calling this does."""
         return self.flip or self.crop > 0
+
+    def shares(self, count: int, *, rng: Stream, device: torch.device | str | None = None) -> Float[Tensor, " b"]:
+        """Draw how much of each of `count` mixes is the sample itself, in [0, 1].
+
+        Args:
+            count: number of samples.
+            rng: bound to the samples' ids.
+            device: of the result.
+        """
+        drawn = rng.uniform((count, 1), dtype=torch.float64)[:, 0]
+        if self.mixup not in (0.0, 1.0):  # Beta(1, 1) is uniform
+            from scipy.special import betaincinv
+
+            drawn = torch.from_numpy(betaincinv(self.mixup, self.mixup, drawn.numpy()))
+        return drawn.float().to(device)
 
     def __call__(self, x: Float[Tensor, "b c h w"], *, rng: Stream) -> Float[Tensor, "b c h w"]:
         """Return changed images of the same shape.

@@ -52,7 +52,8 @@ def long_tail_counts(most: int, n_classes: int, ratio: float, shape: Shape = "ex
     counts = tuple(int(most * share + 1e-9) for share in shares)
     if counts[-1] < 1:
         raise DataError(
-            f"ratio {ratio:g} of {most} samples is less than one for the rarest class; use a larger ratio or more samples"
+            f"ratio {ratio:g} of {most} samples leaves less than one for the rarest class; use a larger ratio, or more "
+            "samples"
         )
     return counts
 

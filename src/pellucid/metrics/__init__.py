@@ -2,7 +2,7 @@
 
 from . import _panels  # noqa: F401 - gives the results their form in notebooks and terminals
 from ._attack_facts import Repeats, Slopes, Trust, repeats, slopes, trust
-from ._calibration import Calibration, calibration
+from ._calibration import Calibration, calibration, fit_temperature
 from ._classification import Classification, classification
 from ._collapse import Collapse, Geometry, NeuralCollapse, collapse, neural_collapse, simplex_geometry
 from ._corruptions import (
@@ -61,6 +61,7 @@ __all__ = [
     "corruption_strength",
     "cost_corruption_accuracy",
     "feature_diversity",
+    "fit_temperature",
     "frequency_groups",
     "group_accuracy",
     "hypervolume",

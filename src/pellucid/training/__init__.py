@@ -1,9 +1,11 @@
 """Training from recipes: on one CPU, one GPU, or many under `torchrun`."""
 
 from ._attack import AttackSettings
+from ._diversity_recorder import DiversityRecorder, replay
 from ._events import Event, OnEvent
-from ._optimizers import OPTIMIZERS, SCHEDULES, SGD, Adam, Constant, Cosine, Exponential, OneCycle
+from ._optimizers import OPTIMIZERS, SCHEDULES, SGD, Adam, Constant, Cosine, Exponential, OneCycle, Steps
 from ._recipe import OBJECTIVES, FinalTest, Recipe, find_recipe, shipped_recipes
+from ._recording import RECORDS, DiversityRecording, Recorder
 from ._run import Run
 from ._sweep import OnSweep, Sweep, sweep
 from ._trainer import train
@@ -16,11 +18,12 @@ from ._weighting import (
     ParetoWeighting,
     UniformWeighting,
 )
-from .objectives import Adversarial, Attacks, InteractionOrder, OrderRange, Standard
+from .objectives import Adversarial, Attacks, DotRegression, InteractionOrder, OrderRange, Standard
 
 __all__ = [
     "OBJECTIVES",
     "OPTIMIZERS",
+    "RECORDS",
     "SCHEDULES",
     "SGD",
     "WEIGHTINGS",
@@ -30,6 +33,9 @@ __all__ = [
     "Attacks",
     "Constant",
     "Cosine",
+    "DiversityRecorder",
+    "DiversityRecording",
+    "DotRegression",
     "Event",
     "Exponential",
     "FinalTest",
@@ -44,11 +50,14 @@ __all__ = [
     "OrderRange",
     "ParetoWeighting",
     "Recipe",
+    "Recorder",
     "Run",
     "Standard",
+    "Steps",
     "Sweep",
     "UniformWeighting",
     "find_recipe",
+    "replay",
     "shipped_recipes",
     "sweep",
     "train",

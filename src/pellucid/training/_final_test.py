@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,14 @@ from torch import Tensor, nn
 from pellucid.attacks import IntegratedSpatial
 from pellucid.core import Dataset, OnStep, Stream, evaluating, silent, wilson
 from pellucid.data import sample, unit
+from pellucid.metrics import frequency_groups
 
 from ._attack import AttackSettings
 from ._parallel import Parallel
 from ._recipe import FinalTest
+
+_LONG = 5  # how many times as frequent as the rarest class the most frequent one is in a long tail
+_GROUPS = {"head": "most frequent classes", "medium": "classes between", "tail": "rarest classes"}
 
 
 @dataclass(frozen=True)
@@ -29,9 +34,20 @@ class _Pass:
 
 
 def final_test(
-    model: nn.Module, dataset: Dataset, test: FinalTest, *, parallel: Parallel, rng: Stream, on_step: OnStep = silent
+    model: nn.Module,
+    dataset: Dataset,
+    test: FinalTest,
+    *,
+    class_counts: Sequence[int],
+    parallel: Parallel,
+    rng: Stream,
+    on_step: OnStep = silent,
 ) -> list[dict[str, Any]]:
-    """Return figures of a model card: accuracy, and accuracy under the recipe's attacks, with Wilson intervals."""
+    """Return figures of a model card: accuracy, and accuracy under the recipe's attacks, with Wilson intervals.
+
+    Where the rarest class has at most a fifth of the training samples of the most frequent one (`class_counts`), the
+    accuracy of frequent, medium and rare classes is given too.
+    """
     dataset, what = _limited(dataset, test.limit)
     passes = [_Pass("accuracy", f"clean accuracy, {what}", None)]
     if test.attack is not None:
@@ -41,21 +57,41 @@ def final_test(
         label = f"accuracy under {attack}, {what}"
         passes.append(_Pass(f"robust_accuracy[{key}]", label, attack, ("test", key)))
     rows = parallel.slice(torch.arange(len(dataset)))
-    right = torch.zeros(len(passes), dtype=torch.float64, device=parallel.device)
+    right = torch.zeros(len(passes), len(class_counts), dtype=torch.float64, device=parallel.device)
     done = 0
     for part in torch.split(rows, test.batch_size):
         winners: list[Tensor] = []
         for place, step in sorted(enumerate(passes), key=lambda pair: _is_whole(pair[1])):
             wrong = _wrong(model, dataset, part, step, rng, winners)
-            right[place] += (~wrong).sum()
+            right[place].index_add_(0, dataset.labels[part.to(wrong.device)], (~wrong).double())
             done += len(part)
             on_step(done, len(rows) * len(passes))
     figures = []
-    for step, count in zip(passes, parallel.total(right).tolist(), strict=True):
-        share = wilson(int(count), len(dataset))
-        entry = {"value": float(share.value), "low": float(share.low), "high": float(share.high)}
-        figures.append({"name": step.name, "label": step.label, "n": len(dataset), **entry})
+    right = parallel.total(right).cpu()
+    for step, count in zip(passes, right.sum(1).tolist(), strict=True):
+        figures.append(_figure(step.name, step.label, int(count), len(dataset)))
+    return figures + _by_frequency(right[0], dataset, class_counts)
+
+
+def _by_frequency(right: Tensor, dataset: Dataset, class_counts: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the accuracy of head, medium and tail, for long-tailed training data."""
+    if len(class_counts) < 2 or _LONG * min(class_counts) > max(class_counts):
+        return []
+    held = torch.bincount(dataset.labels.cpu(), minlength=len(class_counts))
+    figures = []
+    for name, classes in frequency_groups(class_counts)._asdict().items():
+        rows = list(classes)
+        if classes and int(held[rows].sum()):
+            numbers = [class_counts[k] for k in classes]
+            label = f"accuracy on the {_GROUPS[name]} ({min(numbers):,} to {max(numbers):,} training samples each)"
+            figures.append(_figure(f"accuracy_{name}", label, int(right[rows].sum()), int(held[rows].sum())))
     return figures
+
+
+def _figure(name: str, label: str, right: int, n: int) -> dict[str, Any]:
+    share = wilson(right, n)
+    entry = {"value": float(share.value), "low": float(share.low), "high": float(share.high)}
+    return {"name": name, "label": label, "n": n, **entry}
 
 
 def _limited(dataset: Dataset, limit: int | None) -> tuple[Dataset, str]:

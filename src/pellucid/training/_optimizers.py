@@ -85,6 +85,26 @@ class OneCycle(
         return self.final + (1 - self.final) * left
 
 
+class Steps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="steps"):
+    """Linearly up during `warmup` of the steps, then at the optimizer's rate, times `drop` after each of `at`.
+
+    Args:
+        at: shares of the training after which the rate falls.
+        drop: what it is multiplied by each time.
+        warmup: share of the training in which it rises.
+    """
+
+    at: tuple[Share, ...] = (0.8, 0.9)
+    drop: Annotated[float, Meta(gt=0, le=1)] = 0.1
+    warmup: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+
+    def factor(self, progress: float) -> float:
+        """Return what the rate is multiplied by when `progress` (0 to 1) of the steps are done."""
+        if progress < self.warmup:
+            return progress / self.warmup
+        return float(self.drop ** sum(progress > edge for edge in self.at))
+
+
 class Cosine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="cosine"):
     """Linearly up during `warmup` of the steps, then down to zero along half a cosine."""
 
@@ -98,6 +118,8 @@ class Cosine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 OPTIMIZERS: Mapping[str, type[Adam] | type[SGD]] = MappingProxyType({"adam": Adam, "sgd": SGD})
-SCHEDULES: Mapping[str, type[Constant] | type[Cosine] | type[Exponential] | type[OneCycle]] = MappingProxyType(
-    {"constant": Constant, "cosine": Cosine, "exponential": Exponential, "one-cycle": OneCycle}
+SCHEDULES: Mapping[str, type[Constant] | type[Cosine] | type[Exponential] | type[OneCycle] | type[Steps]] = (
+    MappingProxyType(
+        {"constant": Constant, "cosine": Cosine, "exponential": Exponential, "one-cycle": OneCycle, "steps": Steps}
+    )
 )

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, inspect
 
 from pellucid.core import DataError, RecipeError, path_kind, read_setting, read_toml
-from pellucid.data import AnySource, Augment
+from pellucid.data import AnySource, Augment, LongTail
 from pellucid.nn.models import (
     AlexNetSettings,
     FeedbackSpikingSettings,
@@ -24,14 +24,21 @@ from pellucid.nn.models import (
 )
 
 from ._attack import AttackSettings
-from ._optimizers import SGD, Adam, Constant, Cosine, Exponential, OneCycle
+from ._optimizers import SGD, Adam, Constant, Cosine, Exponential, OneCycle, Steps
+from ._recording import DiversityRecording
 from ._weighting import AnyWeighting, FixedWeighting
-from .objectives import Adversarial, Attacks, InteractionOrder, Standard
+from .objectives import Adversarial, Attacks, DotRegression, InteractionOrder, Standard
 
-AnyObjective = Standard | Adversarial | Attacks | InteractionOrder
+AnyObjective = Standard | Adversarial | Attacks | DotRegression | InteractionOrder
 
 OBJECTIVES: Mapping[str, type[AnyObjective]] = MappingProxyType(
-    {"adversarial": Adversarial, "attacks": Attacks, "interaction-order": InteractionOrder, "standard": Standard}
+    {
+        "adversarial": Adversarial,
+        "attacks": Attacks,
+        "dot-regression": DotRegression,
+        "interaction-order": InteractionOrder,
+        "standard": Standard,
+    }
 )
 
 
@@ -62,9 +69,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         model, data, objective, weighting, optimizer, schedule: tables whose `kind` picks from `nn.models.MODELS`,
             `data.SOURCES`, `OBJECTIVES`, `WEIGHTINGS`, `OPTIMIZERS` and `SCHEDULES`; their other keys are its settings.
         limit: at most so many training samples, equally many per class; the same ones whatever the seed.
-        augment: how training images are mirrored and shifted at random; not at all if not given.
+        long_tail: keep many samples of the first classes and few of the last, of those the limit leaves; the test split
+            stays as it is.
+        held_out: share of the training samples of each class that is not trained on, for what is fitted afterwards: the
+            temperature of a network with `head = "etf"`.
+        augment: how training images are mirrored and shifted at random, and samples mixed; not at all if not given.
         start: weights to begin with instead of random ones: a run folder, a `.safetensors` file, or the name of a
             shipped model of the same architecture.
+        record: what is recorded on the way, a table whose `kind` picks from `RECORDS`; nothing if not given.
         test: what is measured at the end.
         precision: "bf16" computes the objective under autocast.
         seed: root of all randomness.
@@ -85,12 +97,15 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     data: AnySource
     batch_size: Annotated[int, Meta(ge=1)] = 128
     limit: Annotated[int, Meta(ge=1)] | None = None
+    long_tail: LongTail | None = None
+    held_out: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     augment: Augment = Augment()
     objective: AnyObjective = Standard()
     weighting: AnyWeighting = FixedWeighting()
     optimizer: Adam | SGD = Adam()
-    schedule: Constant | Cosine | Exponential | OneCycle = Constant()
+    schedule: Constant | Cosine | Exponential | OneCycle | Steps = Constant()
     start: str = ""
+    record: DiversityRecording | None = None
     test: FinalTest = FinalTest()
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0

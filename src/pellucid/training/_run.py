@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,7 @@ from pellucid.core import (
 from pellucid.data import sample, unit
 
 from ._recipe import Recipe
+from ._samples import training_samples
 from ._text import TOKENIZER, tokenized
 
 KIND = "train"
@@ -71,13 +73,20 @@ class Run:
         """The final figures by name, such as `accuracy`, measured on the whole test split."""
         return {figure["name"]: figure["value"] for figure in self.card["figures"]}
 
+    @property
+    def records(self) -> dict[str, Path]:
+        """The files of what was recorded on the way, by kind, such as `feature-diversity`."""
+        return {path.stem: path for path in sorted(self.folder.path.glob("*.jsonl")) if path.name != LOG}
+
     @cached_property
     def test_set(self) -> Dataset:
         """The test split of the recipe's data."""
         return self._data("test")
 
     def _data(self, split: str) -> Dataset:
-        return tokenized(self.recipe.data.load(split), self.tokenizer)
+        # A long tail is what was trained on; a limit only saves time.
+        tail = split == "train" and self.recipe.long_tail is not None
+        return tokenized(training_samples(self.recipe) if tail else self.recipe.data.load(split), self.tokenizer)
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
@@ -112,10 +121,12 @@ class Run:
             ids=dataset.ids,
             name=self.recipe.name,
             data_name=dataset.name,
-            notes=(dataset.note,) if dataset.note else (),
+            notes=(*((dataset.note,) if dataset.note else ()), *self.card["notes"]),
             feature_names=dataset.feature_names,
             texts=() if encoded is None else encoded.texts,
             objective=self.recipe.to_dict()["objective"],
+            records=self.records,
+            class_counts=tuple(self.card.get("class_counts", ())),
         )
 
     def export(self, path: str | Path) -> Path:
@@ -139,9 +150,16 @@ def fresh_model(recipe: Recipe) -> nn.Module:
 
 
 def write_card(
-    folder: RunFolder, recipe: Recipe, dataset: Dataset, figures: list[dict[str, Any]], *, device: str, seconds: float
+    folder: RunFolder,
+    recipe: Recipe,
+    dataset: Dataset,
+    figures: list[dict[str, Any]],
+    *,
+    device: str,
+    seconds: float,
+    more: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write the model card of a training whose weights lie in `folder`, and return it."""
+    """Write the model card of a training whose weights lie in `folder`, with `more` entries, and return it."""
     weights, tokenizer = folder.path / WEIGHTS, folder.path / TOKENIZER
     settings = recipe.to_dict()
     card = {
@@ -163,9 +181,9 @@ def write_card(
         "figures": figures,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "tokenizer_sha256": hashlib.sha256(tokenizer.read_bytes()).hexdigest() if tokenizer.is_file() else "",
-        "notes": [],
         "objective": settings["objective"],
         "start": folder.manifest.get("start", {}),
+        **more,
     }
     write_json(folder.file(CARD), card)
     return card

@@ -34,20 +34,30 @@ from pellucid.core import (
     write_json,
     write_tensors,
 )
-from pellucid.data import sample, unit
+from pellucid.data import unit
 
 from . import _checkpoint as checkpoint
+from . import _temperature as temperature
 from ._checkpoint import Position
 from ._events import Event, OnEvent, unheard
 from ._final_test import final_test
 from ._parallel import Parallel
 from ._recipe import Recipe
+from ._recording import DiversityRecording, Recorder
 from ._run import CARD, CHECKPOINTS, KIND, LOG, RECIPE, WEIGHTS, Run, fresh_model, write_card
+from ._samples import class_counts, parted, training_samples
 from ._start import warm_start
 from ._text import TOKENIZER, fitted_tokenizer, tokenized
 
 
-def train(recipe: Recipe, out: str | Path, *, device: str = "cpu", on_event: OnEvent = unheard) -> Run:
+def train(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    device: str = "cpu",
+    record: DiversityRecording | None = None,
+    on_event: OnEvent = unheard,
+) -> Run:
     """Train what the recipe says and keep everything in the folder `out`.
 
     If `out` holds a checkpoint of the same recipe, training goes on from there; if it holds the finished training,
@@ -57,6 +67,7 @@ def train(recipe: Recipe, out: str | Path, *, device: str = "cpu", on_event: OnE
         recipe: from `Recipe.load` or built in Python.
         out: a new or empty folder, or that of an earlier run.
         device: "cpu", "cuda" or one card such as "cuda:1".
+        record: what is recorded on the way, in place of what the recipe says.
         on_event: told about every step, checkpoint and the final test, in the process that writes.
 
     Raises:
@@ -65,6 +76,7 @@ def train(recipe: Recipe, out: str | Path, *, device: str = "cpu", on_event: OnE
         NotConverged: the loss became NaN or infinite; the last checkpoint is kept.
         DataMissing: the data are not on this machine.
     """
+    recipe = recipe if record is None else msgspec.structs.replace(recipe, record=record)
     with Parallel(device) as parallel:
         if (Path(out) / CARD).is_file():
             _check_same(Path(out), recipe)
@@ -93,9 +105,11 @@ class _Training:
     def __init__(self, recipe: Recipe, parallel: Parallel, out: Path, on_event: OnEvent) -> None:
         self.recipe, self.parallel, self.out = recipe, parallel, out
         self.on_event = on_event if parallel.leads else unheard
-        data = _limited(recipe)
+        data = training_samples(recipe)
         self.tokenizer = fitted_tokenizer(recipe, data, out)
-        self.data = _on(tokenized(data, self.tokenizer), parallel.device)
+        data, held = parted(recipe, tokenized(data, self.tokenizer))
+        self.data = _on(data, parallel.device)
+        self.held = None if held is None else _on(held, parallel.device)
         self.test = _on(tokenized(recipe.data.load("test"), self.tokenizer), parallel.device)
         self.rng = Stream(recipe.seed).child("train")
         model = fresh_model(recipe)
@@ -111,6 +125,13 @@ class _Training:
         self.objective = parallel.step(self.model, _fitted(recipe, self.data))
         self.steps_per_epoch = len(self.data) // recipe.batch_size
         self.steps = self.steps_per_epoch * recipe.epochs
+        self.recorder = self._recorder()
+
+    def _recorder(self) -> Recorder | None:
+        """Return what records the training, in the process that writes."""
+        if self.recipe.record is None or not self.parallel.leads:
+            return None
+        return self.recipe.record.build(self.model, self.data, self.out, on_notice=self._notice)
 
     def go(self, folder: RunFolder | None) -> None:
         """Train from the last checkpoint to the end; `folder` is None in processes that do not write."""
@@ -118,12 +139,17 @@ class _Training:
         self.parallel.wait()  # nobody may read a checkpoint that the first one already replaces
         self._tell("start", position.step, self.steps, position.epoch)
         begun = time.perf_counter() - position.seconds
+        self.position = position
+        if self.recorder is not None:
+            self.recorder.start(position.step)
         with _log(folder, position.step) as log:
             for epoch in range(position.epoch, self.recipe.epochs):
                 self._epoch(epoch, log)
                 position = Position(epoch + 1, (epoch + 1) * self.steps_per_epoch, time.perf_counter() - begun)
                 if folder is not None and log is not None:
-                    log.flush()  # a checkpoint must never be ahead of the log
+                    log.flush()  # a checkpoint must never be ahead of the log, nor of a record
+                    if self.recorder is not None:
+                        self.recorder.flush()
                     checkpoint.save(folder.path / CHECKPOINTS, position, self.model, self.optimizer, self.weighting)
                 self._tell("checkpoint", position.step, self.steps, epoch)
         self._finish(folder, position)
@@ -133,13 +159,16 @@ class _Training:
         for row in range(self.steps_per_epoch):
             step = epoch * self.steps_per_epoch + row
             rows = order[row * self.recipe.batch_size : (row + 1) * self.recipe.batch_size]
-            values = self._step(step, self.parallel.share(rows))
+            values = self._step(step, rows)
             if log is not None:
                 log.write(msgspec.json.encode({"step": step, "epoch": epoch, **values}).decode() + "\n")
             self._tell("step", step + 1, self.steps, epoch, values)
+            self.position = Position(epoch, step + 1)
+            if self.recorder is not None:
+                self.recorder.step(values["loss"], rate=values["rate"])
 
     def _step(self, step: int, rows: Tensor) -> dict[str, float]:
-        """Take one step on some rows of the data and return what is logged."""
+        """Take one step on the rows of a batch, of which this process has its share, and return what is logged."""
         rate = self.recipe.optimizer.lr * self.recipe.schedule.factor((step + 1) / self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -159,11 +188,9 @@ class _Training:
 
     def _forward(self, rows: Tensor, rng: Stream) -> tuple[Mapping[str, Tensor], Tensor]:
         device = self.parallel.device
-        ids, here = self.data.ids[rows], rows.to(device)  # ids stay on the CPU, where streams want them
-        inputs = unit(self.data.inputs[here])
-        if self.recipe.augment:
-            inputs = self.recipe.augment(inputs, rng=rng.child("augment").at(ids))
-        batch = Batch(inputs, self.data.labels[here], ids)
+        batch, ids = self._batch(self.parallel.share(rows), rng), self.data.ids[self.parallel.share(rows)]
+        if self.recipe.augment.mixup:
+            batch = self._mixed(batch, rows, rng)
         half = torch.autocast(device.type, torch.bfloat16) if self.recipe.precision == "bf16" else nullcontext()
         # Dropout layers take torch's global randomness: it is forked, and seeded by the step and the process.
         with rng.child("layers", self.parallel.rank).forked(device):
@@ -171,30 +198,54 @@ class _Training:
                 terms = self.objective(batch, rng.child("objective").at(ids))
             return terms, self.weighting(terms, parameters=self.parameters)
 
+    def _batch(self, rows: Tensor, rng: Stream) -> Batch:
+        """Return samples as they go through this step, images moved."""
+        ids, here = self.data.ids[rows], rows.to(self.parallel.device)  # ids stay on the CPU, where streams want them
+        inputs = unit(self.data.inputs[here])
+        if self.recipe.augment:
+            inputs = self.recipe.augment(inputs, rng=rng.child("augment").at(ids))
+        return Batch(inputs, self.data.labels[here], ids)
+
+    def _mixed(self, batch: Batch, rows: Tensor, rng: Stream) -> Batch:
+        """Mix each sample with one of the whole batch's rows, whichever process has it."""
+        draws = rng.child("mixup").at(batch.ids)
+        partners = rows[draws.child("partner").integers(len(rows), (len(batch.ids), 1))[:, 0]]
+        other = self._batch(partners, rng)
+        shares = self.recipe.augment.shares(len(batch.ids), rng=draws.child("share"), device=batch.inputs.device)
+        part = shares.view(-1, *[1] * (batch.inputs.ndim - 1))
+        inputs = part * batch.inputs + (1 - part) * other.inputs
+        return replace(batch, inputs=inputs, others=other.labels, shares=shares)
+
     def _finish(self, folder: RunFolder | None, position: Position) -> None:
         def on_step(done: int, total: int) -> None:
             self._tell("test", done, total, self.recipe.epochs - 1)
 
-        rng = Stream(self.recipe.seed).child("test")
-        figures = final_test(self.model, self.test, self.recipe.test, parallel=self.parallel, rng=rng, on_step=on_step)
+        said = temperature.fit(self.model, self.held, batch_size=self.recipe.test.batch_size)
+        rng, counts = Stream(self.recipe.seed).child("test"), class_counts(self.data).tolist()
+        figures = final_test(
+            self.model,
+            self.test,
+            self.recipe.test,
+            class_counts=counts,
+            parallel=self.parallel,
+            rng=rng,
+            on_step=on_step,
+        )
         if folder is not None:
             write_tensors(folder.file(WEIGHTS), self.model.state_dict())
             folder.update(durations={**folder.manifest["durations"], "train": round(position.seconds, 3)})
             device = str(self.parallel.device)
-            write_card(folder, self.recipe, self.data, figures, device=device, seconds=position.seconds)
+            more = {"notes": [said] if said else [], "class_counts": counts}
+            write_card(folder, self.recipe, self.data, figures, device=device, seconds=position.seconds, more=more)
         values = {figure["name"]: figure["value"] for figure in figures}
         self._tell("end", self.steps, self.steps, self.recipe.epochs - 1, values)
 
+    def _notice(self, text: str) -> None:
+        at = self.position
+        self.on_event(Event("notice", at.step, self.steps, at.epoch, self.recipe.epochs, text=text))
+
     def _tell(self, kind: Any, done: int, total: int, epoch: int, values: Mapping[str, float] | None = None) -> None:
         self.on_event(Event(kind, done, total, epoch, self.recipe.epochs, values or {}))
-
-
-def _limited(recipe: Recipe) -> Dataset:
-    """Return the training samples: of all there are, no more than the recipe's limit."""
-    data = recipe.data.load("train")
-    if recipe.limit is None or recipe.limit >= len(data):
-        return data
-    return sample(data, recipe.limit, rng=Stream(0).child("limit"))  # not the recipe's seed: seeds shall compare
 
 
 def _fitted(recipe: Recipe, data: Dataset) -> Objective:
@@ -237,8 +288,18 @@ def _check_fit(recipe: Recipe, model: nn.Module, data: Dataset, parallel: Parall
         )
     if recipe.augment and data.inputs.ndim != 4:
         raise RecipeError(f"augment changes images, but {data.name} has inputs of shape {tuple(data.inputs.shape[1:])}")
+    if recipe.augment.mixup:
+        _check_mixing(recipe, data)
+    if recipe.held_out:
+        temperature.check(model)
     if data.class_names and int(data.labels.max()) >= len(data.class_names):
         raise RecipeError(f"{data.name} has the label {int(data.labels.max())} but {len(data.class_names)} classes")
+    check = getattr(recipe.objective, "check", None)
+    if check is not None:
+        try:
+            check(model)
+        except ValueError as error:
+            raise RecipeError(f"objective: {error}") from None
     try:
         with evaluating(model), torch.no_grad():  # in train mode it would move the running statistics
             logits = model(unit(data.inputs[:2]))
@@ -249,6 +310,17 @@ def _check_fit(recipe: Recipe, model: nn.Module, data: Dataset, parallel: Parall
         raise RecipeError(
             f"the model gives {logits.shape[-1]} logits but {data.name} has {len(data.class_names)} classes"
         )
+
+
+def _check_mixing(recipe: Recipe, data: Dataset) -> None:
+    if not getattr(recipe.objective, "mixes", False):
+        kind = recipe.to_dict()["objective"]["kind"]
+        raise RecipeError(
+            f'augment.mixup mixes two classes in one sample, which objective.kind = "{kind}" cannot learn from; use '
+            '"standard" or "dot-regression", or leave mixup out'
+        )
+    if data.inputs.dtype != torch.uint8 and not data.inputs.is_floating_point():
+        raise RecipeError(f"augment.mixup mixes numbers, but {data.name} holds texts; leave it out")
 
 
 def _check_same(folder: Path, recipe: Recipe) -> None:

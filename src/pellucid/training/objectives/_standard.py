@@ -1,16 +1,21 @@
-"""Plain supervised training."""
+"""Plain supervised training, and its two usual corrections for long-tailed classes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pellucid.core import Batch, Stream
+from pellucid.core import Batch, Dataset, Stream
+from pellucid.nn import Balance, class_weights
+
+from ._mixed import accuracy, counts_of, mixed, on
+
+Count = Annotated[int, Meta(ge=1)]
 
 
 class Standard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="standard"):
@@ -18,12 +23,47 @@ class Standard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     Args:
         label_smoothing: share of the label that is spread evenly over all classes.
+        class_balance: "counts" weights samples by 1 / n_c, n_c the training samples of their class; "batch" by the
+            numbers in the batch; see `nn.class_weights`.
+        logit_adjustment: t, trains with logits z_k + t log(n_k / N), so that frequent classes have no head start when
+            the answer is taken from z (Menon et al. 2021, arXiv:2007.07314); 1 is usual, 0 for none.
+        counts: training samples per class; counted if not given.
     """
 
     label_smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    class_balance: Balance = "none"
+    logit_adjustment: Annotated[float, Meta(ge=0)] = 0.0
+    counts: tuple[Count, ...] = ()
+
+    mixes: ClassVar[bool] = True
+
+    def fitted(self, data: Dataset) -> Standard:
+        """Return the objective with the numbers of this training set, where it needs them.
+
+        Raises:
+            ValueError: a class has no samples.
+        """
+        if self.counts or not (self.class_balance == "counts" or self.logit_adjustment):
+            return self
+        return msgspec.structs.replace(self, counts=counts_of(data))
 
     def __call__(self, model: nn.Module, batch: Batch, *, rng: Stream) -> Mapping[str, Tensor]:
         """Return the terms of one batch."""
         logits = model(batch.inputs)
-        loss = F.cross_entropy(logits.float(), batch.labels, label_smoothing=self.label_smoothing)
-        return {"clean": loss, "accuracy": (logits.detach().argmax(1) == batch.labels).float().mean()}
+        return {"clean": self._loss(logits.float(), batch), "accuracy": accuracy(logits, batch)}
+
+    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        counts = on(self.counts, logits) if self.counts else None
+        if self.logit_adjustment:
+            if counts is None:
+                raise ValueError("logit_adjustment needs the training data: call fitted(dataset) first, or give counts")
+            logits = logits + self.logit_adjustment * (counts / counts.sum()).log()
+        if self.class_balance == "none" and batch.others is None:
+            return F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+        weights = class_weights(batch.labels, self.class_balance, n_classes=logits.shape[1], counts=counts)
+
+        def loss(labels: Tensor) -> Tensor:
+            each = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
+            return each * weights[labels]
+
+        return mixed(loss, batch).mean()

@@ -1,0 +1,46 @@
+"""What objectives do with batches whose inputs are mixes of two samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pellucid.core import Batch, Dataset
+
+
+def mixed(loss: Callable[[Tensor], Tensor], batch: Batch) -> Float[Tensor, " b"]:
+    """Return the loss of each sample: that of its label, or the two labels' losses in the shares of the mix.
+
+    Args:
+        loss: one number per sample for labels `(b,)`.
+        batch: may be mixed or not.
+    """
+    if batch.others is None or batch.shares is None:
+        return loss(batch.labels)
+    return batch.shares * loss(batch.labels) + (1 - batch.shares) * loss(batch.others)
+
+
+def accuracy(logits: Tensor, batch: Batch) -> Tensor:
+    """Return the share of right answers; of a mix each label counts as much as its sample."""
+    answers = logits.detach().argmax(1)
+    return mixed(lambda labels: (answers == labels).float(), batch).mean()
+
+
+def counts_of(data: Dataset) -> tuple[int, ...]:
+    """Return how many samples each class of a data set has.
+
+    Raises:
+        ValueError: a class has none.
+    """
+    held = torch.bincount(data.labels.cpu(), minlength=len(data.class_names)).tolist()
+    if 0 in held:
+        raise ValueError(f"class {held.index(0)} has no training samples, so it cannot be weighted by their number")
+    return tuple(held)
+
+
+def on(counts: tuple[int, ...], like: Tensor) -> Int[Tensor, " k"]:
+    """Return counts as a tensor beside another."""
+    return torch.tensor(counts, dtype=torch.int64, device=like.device)
