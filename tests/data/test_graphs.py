@@ -52,12 +52,12 @@ def test_the_class_of_a_chain_stands_at_its_far_end():
 
 
 def test_a_subject_of_graphs_holds_both_parts():
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(88, 2))
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(54, 2))
     made = data.load("synthetic-graphs", limit=4)
     subject = Subject(model, made.inputs, made.labels, bounds=None, modality="graph")
     assert subject.modality == "graph"
     with pytest.raises(DataError, match=r"nodes \+ features"):
-        Subject(model, torch.rand(4, 8, 8), bounds=None, modality="graph")
+        Subject(model, torch.rand(4, 6, 6), bounds=None, modality="graph")
 
 
 def placed(monkeypatch, source, module, files):

@@ -58,7 +58,7 @@ def synthetic_table(n: int, *, rng: Stream, features: int = 6, noise: float = 0.
     )
 
 
-def synthetic_graphs(n: int, *, rng: Stream, nodes: int = 8, noise: float = 0.5) -> Dataset:
+def synthetic_graphs(n: int, *, rng: Stream, nodes: int = 6, noise: float = 0.1) -> Dataset:
     """Return `n` chains of nodes as graphs `(n, nodes, nodes + 3)`: the class is told at one end, asked at the other.
 
     Node 0 has the feature (1, 0, 0), the last node (0, 1, 0) or (0, 0, 1) by the class, and those between noise in the
@@ -92,8 +92,8 @@ class SyntheticGraphs(
     """`synthetic_graphs` as a source; `n` training graphs and as many for the test."""
 
     n: Count = 128
-    nodes: Annotated[int, Meta(ge=2)] = 8
-    noise: Annotated[float, Meta(gt=0)] = 0.5
+    nodes: Annotated[int, Meta(ge=2)] = 6
+    noise: Annotated[float, Meta(gt=0)] = 0.1
     seed: int = 0
 
     def load(self, split: str) -> Dataset:

@@ -16,6 +16,10 @@ from pellucid.data import AnySource, Augment, LongTail
 from pellucid.nn.models import (
     AlexNetSettings,
     FeedbackSpikingSettings,
+    ImplicitConvSettings,
+    ImplicitGraphSettings,
+    ImplicitTextSettings,
+    MDEQSettings,
     MLPSettings,
     ResNet32Settings,
     ResNetSettings,
@@ -89,6 +93,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         SmallCNNSettings
         | AlexNetSettings
         | FeedbackSpikingSettings
+        | ImplicitConvSettings
+        | ImplicitGraphSettings
+        | ImplicitTextSettings
+        | MDEQSettings
         | MLPSettings
         | ResNetSettings
         | ResNet32Settings

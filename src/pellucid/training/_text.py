@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pellucid.core import Dataset, RecipeError, Tokenizer, tokenizers
-from pellucid.nn.models import TextCNNSettings
+from pellucid.nn.models import ImplicitTextSettings, TextCNNSettings
 
 from ._recipe import Recipe
 from .objectives import Standard
@@ -30,29 +30,30 @@ def fitted_tokenizer(recipe: Recipe, data: Dataset, out: Path) -> Tokenizer | No
         RecipeError: the model or the objective is not for texts, or the data are not.
         MissingExtra: `tokenizers` is not installed.
     """
-    reads = isinstance(recipe.model, TextCNNSettings)
+    model = recipe.model
     if data.modality != "text":
-        if reads:
-            raise RecipeError(f'model.kind = "text-cnn" reads texts, but {data.name} holds none')
+        if isinstance(model, TextCNNSettings | ImplicitTextSettings):
+            kind = model.__struct_config__.tag
+            raise RecipeError(f'model.kind = "{kind}" reads texts, but {data.name} holds none')
         return None
-    if not isinstance(recipe.model, TextCNNSettings):
-        raise RecipeError(f'{data.name} holds texts; use model.kind = "text-cnn"')
+    if not isinstance(model, TextCNNSettings | ImplicitTextSettings):
+        raise RecipeError(f'{data.name} holds texts; use model.kind = "text-cnn" or "implicit-text"')
     if not isinstance(recipe.objective, Standard) or recipe.test.attack is not None:
         raise RecipeError(f'{data.name} holds texts, which cannot be attacked; use objective.kind = "standard"')
     if not data.labelled:
         raise RecipeError(f"{data.name} has no labels to learn from")
     if (out / TOKENIZER).is_file():
-        return Tokenizer.read(out / TOKENIZER, length=recipe.model.length)
+        return Tokenizer.read(out / TOKENIZER, length=model.length)
     library = tokenizers()
     backend = library.Tokenizer(library.models.WordLevel(unk_token=_SPECIAL[1]))
     backend.normalizer = library.normalizers.BertNormalizer()
     backend.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
     # Equal counts are sorted by the words themselves, so every process makes the same table.
     trainer = library.trainers.WordLevelTrainer(
-        vocab_size=recipe.model.vocabulary, special_tokens=list(_SPECIAL), show_progress=False
+        vocab_size=model.vocabulary, special_tokens=list(_SPECIAL), show_progress=False
     )
     backend.train_from_iterator(data.texts, trainer)
-    return Tokenizer(backend, length=recipe.model.length)
+    return Tokenizer(backend, length=model.length)
 
 
 def tokenized(dataset: Dataset, tokenizer: Tokenizer | None) -> Dataset:

@@ -3,6 +3,11 @@
 from ._alexnet import AlexNet, AlexNetSettings
 from ._build import MODELS, build
 from ._feedback_spiking import FeedbackSpikingNet, FeedbackSpikingSettings
+from ._implicit import BackwardSettings, SolverSettings
+from ._implicit_conv import ImplicitConv, ImplicitConvSettings
+from ._implicit_graph import ImplicitGraph, ImplicitGraphSettings
+from ._implicit_text import ImplicitText, ImplicitTextSettings
+from ._mdeq import MDEQ, MDEQSettings
 from ._mlp import MLP, MLPSettings
 from ._resnet import ResNet, ResNetSettings
 from ._resnet32 import ResNet32, ResNet32Settings
@@ -10,12 +15,21 @@ from ._small_cnn import SmallCNN, SmallCNNSettings
 from ._text_cnn import TextCNN, TextCNNSettings
 
 __all__ = [
+    "MDEQ",
     "MLP",
     "MODELS",
     "AlexNet",
     "AlexNetSettings",
+    "BackwardSettings",
     "FeedbackSpikingNet",
     "FeedbackSpikingSettings",
+    "ImplicitConv",
+    "ImplicitConvSettings",
+    "ImplicitGraph",
+    "ImplicitGraphSettings",
+    "ImplicitText",
+    "ImplicitTextSettings",
+    "MDEQSettings",
     "MLPSettings",
     "ResNet",
     "ResNet32",
@@ -23,6 +37,7 @@ __all__ = [
     "ResNetSettings",
     "SmallCNN",
     "SmallCNNSettings",
+    "SolverSettings",
     "TextCNN",
     "TextCNNSettings",
     "build",

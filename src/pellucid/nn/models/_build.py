@@ -12,6 +12,10 @@ from pellucid.core import ModelError
 
 from ._alexnet import AlexNetSettings
 from ._feedback_spiking import FeedbackSpikingSettings
+from ._implicit_conv import ImplicitConvSettings
+from ._implicit_graph import ImplicitGraphSettings
+from ._implicit_text import ImplicitTextSettings
+from ._mdeq import MDEQSettings
 from ._mlp import MLPSettings
 from ._resnet import ResNetSettings
 from ._resnet32 import ResNet32Settings
@@ -21,6 +25,10 @@ from ._text_cnn import TextCNNSettings
 AnyNetwork = (
     AlexNetSettings
     | FeedbackSpikingSettings
+    | ImplicitConvSettings
+    | ImplicitGraphSettings
+    | ImplicitTextSettings
+    | MDEQSettings
     | MLPSettings
     | ResNetSettings
     | ResNet32Settings
@@ -32,6 +40,10 @@ MODELS: Mapping[str, type[AnyNetwork]] = MappingProxyType(
     {
         "alexnet-cifar": AlexNetSettings,
         "feedback-spiking": FeedbackSpikingSettings,
+        "implicit-conv": ImplicitConvSettings,
+        "implicit-graph": ImplicitGraphSettings,
+        "implicit-text": ImplicitTextSettings,
+        "mdeq": MDEQSettings,
         "mlp": MLPSettings,
         "resnet18-cifar": ResNetSettings,
         "resnet32-cifar": ResNet32Settings,
