@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def list_data() -> int:
     """List the data sets Pellucid knows and whether they are here."""
-    from pellucid.data import NAMED, SyntheticGraphs, SyntheticImages, SyntheticTable
+    from pellucid.data import NAMED, SimulatedNMNIST, SyntheticGraphs, SyntheticImages, SyntheticTable
 
     rows = [(name, facts.summary, facts.license, _where(facts)) for name, facts in NAMED.items()]
     images, plain = SyntheticImages(), SyntheticTable()
@@ -23,6 +23,9 @@ def list_data() -> int:
     chains = SyntheticGraphs()
     what = f"{chains.n} + {chains.n} chains of {chains.nodes} nodes as graphs, 2 classes"
     rows.append(("synthetic-graphs", what, "-", "made when asked for"))
+    events = SimulatedNMNIST()
+    what = f"{events.train:,} + {events.test:,} frames of events from digits, simulated from mnist, 10 classes"
+    rows.append(("simulated-n-mnist", what, "CC BY-SA 3.0", "made when asked for, from mnist"))
     say(table(["name", "what it is (training + test)", "license", "where"], rows))
     say()
     say("`pellucid data verify NAME` checks what is here. Your own data are a folder of class folders with images, or")

@@ -22,6 +22,7 @@ from ._mnist import MNIST
 from ._movie_snippets import MovieSnippets
 from ._movie_snippets import load_sample as load_snippets
 from ._mutag import Mutag
+from ._n_mnist import NMNIST, SimulatedNMNIST, holds_recordings
 from ._rows import spread
 from ._sample import take, unit
 from ._scikit_learn import BreastCancer, Digits, Iris, Wine
@@ -40,13 +41,14 @@ NamedSource = (
     | Iris
     | Wine
     | BreastCancer
+    | SimulatedNMNIST
     | SyntheticImages
     | SyntheticTable
     | SyntheticGraphs
 )
 """Sources that are data sets by themselves, known by their kind."""
 
-FileSource = ImageFolder | Arrays | CSV | Parquet | HuggingFace | IDX | CIFARFiles | Texts
+FileSource = ImageFolder | Arrays | CSV | Parquet | HuggingFace | IDX | CIFARFiles | NMNIST | Texts
 """Sources that read the user's own files."""
 
 AnySource = NamedSource | FileSource
@@ -186,6 +188,8 @@ def _folder_kind(path: Path) -> str:
         return "csv"
     if any(next(path.glob(f"{split}*.parquet"), None) for split in ("train", "test")):
         return "parquet"
+    if holds_recordings(path):
+        return "n-mnist"
     if idx_files(path):
         return "idx"
     if any(binary_files(path).values()):
