@@ -14,6 +14,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -258,6 +259,10 @@ CALLS: dict[str, Case] = {
     "explain.perturbation_game": lambda s: games.table(
         explain.perturbation_game(s.model, s.x[0], s.x[1] - s.x[0], explain.LogitGap(0, 1), grid=2)
     ),
+    "explain.knowledge_points": lambda s: _regions(
+        lambda: explain.knowledge_points(s.model, s.x, s.y, settings=_QUICK_KNOWLEDGE, rng=s.rng)
+    ),
+    "explain.region_layers": lambda s: _regions(lambda: explain.region_layers(s.model, s.x)),
     "explain.structure_test": lambda s: explain.structure_test(s.model, s.x[:2], s.y[:2], s.masker, rng=s.rng),
     "explain.gap_test": lambda s: explain.gap_test(s.model, (s.x[:2], s.y[:2]), (s.x, s.y), rng=s.rng),
     "explain.signed_order_curve": lambda s: explain.signed_order_curve(
@@ -280,6 +285,17 @@ PROBES: dict[str, Case] = {
 
 def _quick_cost() -> explain.MinimumCost:
     return explain.MinimumCost("l2", steps=2, end_steps=4)
+
+
+_QUICK_KNOWLEDGE = explain.KnowledgeSettings(
+    samples=explain.SampleEmbedding(steps=3), regions=explain.RegionEmbedding(epochs=2)
+)
+
+
+def _regions(call: Callable[[], Any]) -> None:
+    """Call what needs feature maps; a model without them is refused after it was run."""
+    with suppress(core.ModelError):
+        call()
 
 
 def _one_is_right(scene: Scene) -> tuple[Tensor, Tensor]:

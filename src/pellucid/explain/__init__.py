@@ -53,6 +53,9 @@ from ._defences import (
     recoverability,
 )
 from ._explanations import Explanation, ExplanationSettings, check_explanation, cost_explanation, explanations
+from ._knowledge import KnowledgePoints, KnowledgeSettings, LayerKnowledge, knowledge_points, region_layers
+from ._knowledge_regions import RegionEmbedding, RegionImportance, RegionPoints, knowledge_threshold, region_points
+from ._knowledge_samples import SampleEmbedding, vmf_posterior
 from ._learned_baseline import BaselineSettings, LearnedBaseline, learn_baseline
 from ._pair_attack_orders import OFFICIAL_PAIRS, AttackPairs, PairAttackOrders, pair_attack_orders
 from ._reliance import (
@@ -68,6 +71,7 @@ from ._saliency import cost_smooth_grad, smooth_grad
 from ._signed_orders import SignedCurve, cost_signed_order_curve, signed_order_curve
 from ._sparsity import Sparsity, and_or_graphs, sparsity, sparsity_of
 from ._spectrum import BottleneckSpectrum
+from ._vmf import vmf_kappa, vmf_log_prob, vmf_mean_length
 
 __all__ = [
     "DEFAULT_RATIOS",
@@ -93,6 +97,9 @@ __all__ = [
     "GapTest",
     "GraphComparison",
     "Kind",
+    "KnowledgePoints",
+    "KnowledgeSettings",
+    "LayerKnowledge",
     "LearnedBaseline",
     "Logic",
     "LogitGap",
@@ -105,7 +112,11 @@ __all__ = [
     "PerturbationComponents",
     "ReachedMargin",
     "Recovery",
+    "RegionEmbedding",
+    "RegionImportance",
+    "RegionPoints",
     "Reliance",
+    "SampleEmbedding",
     "Shared",
     "SignedCurve",
     "Sparsity",
@@ -147,6 +158,8 @@ __all__ = [
     "gap_test",
     "high_pass",
     "input_dropout",
+    "knowledge_points",
+    "knowledge_threshold",
     "learn_baseline",
     "low_pass",
     "map_iou",
@@ -158,7 +171,9 @@ __all__ = [
     "perturbation_game",
     "rank_reduced",
     "recoverability",
+    "region_layers",
     "region_norms",
+    "region_points",
     "reliance",
     "signed_order_curve",
     "smooth_grad",
@@ -167,4 +182,8 @@ __all__ = [
     "structure_test",
     "usable_pairs",
     "view_of",
+    "vmf_kappa",
+    "vmf_log_prob",
+    "vmf_mean_length",
+    "vmf_posterior",
 ]

@@ -1,0 +1,321 @@
+"""Knowledge points of a network, layer by layer, in one call (arXiv:2111.03505)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pellucid.core import (
+    PENULTIMATE,
+    DataError,
+    FeatureReader,
+    Layer,
+    ModelError,
+    OnStep,
+    Stream,
+    called_layers,
+    device_of,
+    silent,
+)
+
+from ._knowledge_regions import RegionEmbedding, RegionImportance, RegionPoints
+from ._knowledge_samples import SampleEmbedding, certainty, principal, soft_labels, turn_to
+
+_MOST_LAYERS = 3
+_CHANNELS_LAST = ("Linear", "LayerNorm")
+_EXTRA_TOKENS = 2  # a class token, and one more for distillation
+
+
+@dataclass(frozen=True)
+class KnowledgeSettings:
+    """How knowledge points are found.
+
+    Args:
+        grid: regions per side at most; larger feature maps are averaged down to so many.
+        sample_layer: whose features place samples: "penultimate" for the input of the last linear layer.
+        tau: threshold of p(c|h); None for the same odds at any number of classes, 0.4 for ten.
+        samples, importance, regions: the three fits.
+    """
+
+    grid: int = 8
+    sample_layer: str = PENULTIMATE
+    tau: float | None = None
+    samples: SampleEmbedding = field(default_factory=SampleEmbedding)
+    importance: RegionImportance = field(default_factory=RegionImportance)
+    regions: RegionEmbedding = field(default_factory=RegionEmbedding)
+
+    def __post_init__(self) -> None:
+        if self.grid < 1:
+            raise ValueError(f"grid must be at least 1, got {self.grid}")
+        if self.tau is not None and not 0 <= self.tau <= 1:
+            raise ValueError(f"tau must be from 0 to 1, got {self.tau}")
+
+
+@dataclass(frozen=True)
+class LayerKnowledge:
+    """What one layer's regions know.
+
+    Args:
+        name: of the layer.
+        grid: its regions, rows and columns.
+        embedding: places its regions.
+        importance: what regions and channels matter to which samples are alike.
+        points: its knowledge points on the fitted samples.
+    """
+
+    name: str
+    grid: tuple[int, int]
+    embedding: RegionEmbedding
+    importance: RegionImportance
+    points: RegionPoints
+
+
+@dataclass(frozen=True)
+class KnowledgePoints:
+    """Where a network's discriminative patterns are.
+
+    Args:
+        samples: places samples; its `embedding_` holds g of each.
+        layers: one per layer, in the order of the forward pass.
+        labels: true classes `(N,)`.
+        predicted: the network's answers `(N,)`.
+        certainty: correlation between length and entropy of the answers; -1 is best.
+        certainty_pca: the same of the first three principal components.
+        settings: how they were found.
+        evaluations: model evaluations spent, one per sample.
+        note: what the reader must be told; empty if nothing.
+    """
+
+    samples: SampleEmbedding
+    layers: tuple[LayerKnowledge, ...]
+    labels: Int[Tensor, " n"]
+    predicted: Int[Tensor, " n"]
+    certainty: float
+    certainty_pca: float
+    settings: KnowledgeSettings
+    evaluations: int
+    note: str = ""
+
+    def at(self, layer: str) -> LayerKnowledge:
+        """Return what a layer knows, by its name."""
+        for found in self.layers:
+            if found.name == layer:
+                return found
+        raise ValueError(f"{layer} was not asked; there are {', '.join(found.name for found in self.layers)}")
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """Features of the samples: of the sample layer `(N, D)`, of layers `(N, K, H, W)` by name, and logits."""
+
+    samples: Tensor
+    maps: Mapping[str, Tensor]
+    logits: Tensor
+
+
+def knowledge_points(
+    model: nn.Module,
+    x: Tensor,
+    y: Int[Tensor, " n"],
+    *,
+    layers: Sequence[str] | None = None,
+    settings: KnowledgeSettings | None = None,
+    start: KnowledgePoints | None = None,
+    batch_size: int = 256,
+    rng: Stream,
+    on_step: OnStep = silent,
+) -> KnowledgePoints:
+    """Where does a network see what tells classes apart, and how much of it points to the true class?
+
+    Samples are placed so that direction is class and length is certainty; then regions of each layer are placed among
+    them. A region that points to some class with more than the threshold is a knowledge point; it is reliable where
+    that is the true class. One forward per sample; memory holds the feature maps of the layers.
+
+    Args:
+        model: a classifier; it is run in eval mode on its own device and given back as it was.
+        x: inputs `(N, ...)`, at least two samples; some hundreds give a stable picture.
+        y: true classes.
+        layers: names as in `core.called_layers`; `region_layers` chooses if not given. Feature maps of convolutions, or
+            tokens of transformers, whose class token is left out.
+        settings: grid, threshold and the three fits.
+        start: the result of an earlier checkpoint of the same network, to go on from and to be aligned with.
+        batch_size: samples per forward.
+        rng: where all chance comes from.
+        on_step: progress of the whole.
+
+    Raises:
+        DataError: fewer than two samples, labels that do not fit, probabilities in place of logits.
+        ModelError: a layer has no regions, or features are NaN or zero.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        >>> x, y = Stream(0).uniform((12, 1, 8, 8)), torch.arange(12) % 3
+        >>> found = knowledge_points(net, x, y, rng=Stream(0))
+        >>> [(layer.name, layer.grid) for layer in found.layers]
+        [('1', (6, 6))]
+    """
+    settings = settings or KnowledgeSettings()
+    if len(x) < 2 or len(y) != len(x):
+        raise DataError(f"knowledge points need two samples and a label for each, got {len(x)} and {len(y)} labels")
+    names = tuple(layers) if layers is not None else region_layers(model, x)
+    if not names:
+        raise DataError("name at least one layer")
+    share = _Shares(on_step, 3 * len(names) + 2)
+    seen = watch(model, x, names, settings, batch_size=batch_size, on_step=share.next())
+    if int(y.min()) < 0 or int(y.max()) >= seen.logits.shape[1]:
+        raise DataError(f"labels must be from 0 to {seen.logits.shape[1] - 1}, got {int(y.min())} to {int(y.max())}")
+    samples = replace(settings.samples).fit(
+        seen.samples, seen.logits, rng=rng.child("samples"), start=None if start is None else start.samples,
+        on_step=share.next(),
+    )  # fmt: skip
+    if start is not None and len(start.samples.embedding_) == len(x):
+        turn_to(samples, samples.embedding_, start.samples.embedding_)
+    found = []
+    for name, maps in seen.maps.items():
+        before = None if start is None else start.at(name).embedding
+        fits = rng.child("layer", name)
+        importance = replace(settings.importance).fit(
+            maps, seen.logits, rng=fits.child("importance"), temperature=samples.temperature, on_step=share.next()
+        )
+        regions = replace(settings.regions).fit(
+            maps, seen.logits, samples, importance, rng=fits.child("regions"), start=before, on_step=share.next()
+        )
+        points = regions.points(maps, y, tau=settings.tau)
+        share.next()(1, 1)
+        found.append(LayerKnowledge(name, (maps.shape[2], maps.shape[3]), regions, importance, _on_cpu(points)))
+    p = soft_labels(seen.logits, samples.temperature)
+    return KnowledgePoints(
+        samples=samples,
+        layers=tuple(found),
+        labels=y.cpu(),
+        predicted=seen.logits.argmax(1).cpu(),
+        certainty=certainty(samples.embedding_, p),
+        certainty_pca=certainty(principal(seen.samples), p),
+        settings=settings,
+        evaluations=len(x),
+        note=samples.note_,
+    )
+
+
+def region_layers(model: nn.Module, x: Tensor, *, most: int = _MOST_LAYERS) -> tuple[str, ...]:
+    """Which layers have regions worth looking at? At most three that lie apart, the last one among them.
+
+    Of layers whose output has places, activations if there are any, the last one of each size of maps is taken; where
+    all maps have one size, as in transformers, layers at even distances.
+
+    Args:
+        model: any network.
+        x: some inputs; the first two are used.
+        most: number of layers.
+
+    Raises:
+        ModelError: no layer's output has places.
+    """
+    known = [layer for layer in called_layers(model, x) if math.prod(_sides(layer)) > 1]
+    if not known:
+        raise ModelError("no layer has feature maps or tokens, so there are no regions; knowledge points need them")
+    known = [layer for layer in known if _is_activation(model, layer)] or known
+    last = tuple({_sides(layer): layer for layer in known}.values())
+    if len(last) > 1:
+        return tuple(layer.name for layer in last[-most:])
+    # At the ends of equal parts: the first layers of many equal ones are skipped, the last is always there.
+    count = min(most, len(known))
+    return tuple(known[math.ceil((k + 1) * len(known) / count) - 1].name for k in range(count))
+
+
+def watch(
+    model: nn.Module,
+    x: Tensor,
+    names: Sequence[str],
+    settings: KnowledgeSettings,
+    *,
+    batch_size: int = 256,
+    on_step: OnStep = silent,
+) -> _Watched:
+    """Run the model once over the samples and keep what the fits need, on the model's device."""
+    kinds = {layer.name: layer.kind for layer in called_layers(model, x)}
+    read = FeatureReader(model, tuple(dict.fromkeys((*names, settings.sample_layer))), example=x[:8])
+    device, images = device_of(model), x.ndim == 4
+    samples, logits = [], []
+    maps: dict[str, list[Tensor]] = {name: [] for name in names}
+    for _, seen in read.batches(x, batch_size=batch_size, on_step=on_step):
+        late = seen.features[settings.sample_layer]
+        samples.append(late.flatten(1) if late.ndim < 4 else late.mean((2, 3)))
+        logits.append(seen.output)
+        for name in names:
+            maps[name].append(as_map(seen.features[name], settings.grid, kind=kinds.get(name, ""), images=images))
+    return _Watched(
+        torch.cat(samples).to(device), {name: torch.cat(part) for name, part in maps.items()}, torch.cat(logits)
+    )
+
+
+def as_map(h: Tensor, grid: int, *, kind: str = "", images: bool = True) -> Float[Tensor, "n k h w"]:
+    """Return a layer's output as feature maps `(N, K, H, W)` with at most `grid` regions per side.
+
+    Tokens `(N, T, K)` of images are laid out as the square that they are, without the class token before it; other
+    tokens are positions in one row, at most grid^2 of them.
+
+    Raises:
+        ModelError: the output has no places.
+    """
+    if h.ndim == 3:
+        h = h if _channels_second(kind) else h.transpose(1, 2)  # (N, K, T)
+        places = h.shape[2]
+        extra = next((e for e in range(_EXTRA_TOKENS + 1) if _is_square(places - e)), None)
+        if not images or extra is None:
+            return F.adaptive_avg_pool1d(h.float(), min(places, grid * grid))[:, :, None]
+        h = h[:, :, extra:].reshape(*h.shape[:2], math.isqrt(places - extra), -1)
+    elif h.ndim == 4 and kind in _CHANNELS_LAST:
+        h = h.permute(0, 3, 1, 2)
+    if h.ndim != 4 or h.shape[2] * h.shape[3] < 2:
+        raise ModelError(f"the layer's output {tuple(h.shape)} has no regions; choose one with feature maps or tokens")
+    return F.adaptive_avg_pool2d(h.float(), (min(grid, h.shape[2]), min(grid, h.shape[3])))
+
+
+def _is_square(n: int) -> bool:
+    return n > 1 and math.isqrt(n) ** 2 == n
+
+
+def _channels_second(kind: str) -> bool:
+    return kind.endswith("1d")
+
+
+def _sides(layer: Layer) -> tuple[int, ...]:
+    """Return how many places a layer's output has along each side; none for plain features."""
+    shape = layer.shape
+    if len(shape) == 3:
+        return shape[:2] if layer.kind in _CHANNELS_LAST else shape[1:]
+    if len(shape) == 2:
+        return shape[1:] if _channels_second(layer.kind) else shape[:1]
+    return ()
+
+
+def _is_activation(model: nn.Module, layer: Layer) -> bool:
+    module = model.get_submodule(layer.name)
+    return type(module).__module__ == "torch.nn.modules.activation" and layer.kind != "MultiheadAttention"
+
+
+def _on_cpu(points: RegionPoints) -> RegionPoints:
+    parts = {name: getattr(points, name).cpu() for name in ("vectors", "strength", "label", "mask", "reliable")}
+    return replace(points, **parts)
+
+
+class _Shares:
+    """Watchers of the parts of a whole, in their order."""
+
+    def __init__(self, on_step: OnStep, parts: int) -> None:
+        self.on_step, self.parts, self.done = on_step, parts, 0
+
+    def next(self) -> OnStep:
+        start, self.done = self.done, self.done + 1
+
+        def step(done: int, total: int) -> None:
+            self.on_step(round(1000 * (start + done / max(1, total))), 1000 * self.parts)
+
+        return step
