@@ -100,6 +100,7 @@ def subject(
         groups=matched.groups,
         output=output,
         texts=texts,
+        records=loaded.records,
         number=loaded.number,
         objective={} if loaded.card is None else loaded.card.objective,
         class_counts=() if loaded.card is None else loaded.card.class_counts,

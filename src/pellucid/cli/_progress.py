@@ -30,7 +30,9 @@ def watch(name: str) -> Iterator[OnEvent]:
         smooth = _Smooth()
 
         def on_event(event: Event) -> None:
-            if event.kind == "test":
+            if event.kind == "notice":
+                progress.console.print(event.text, highlight=False)
+            elif event.kind == "test":
                 progress.update(testing, completed=event.done, total=event.total, visible=True)
             elif event.kind != "end":
                 text = f"{name}  epoch {event.epoch + 1}/{event.epochs}  {smooth(event)}"
@@ -46,6 +48,9 @@ def _lines(name: str) -> OnEvent:
 
     def on_event(event: Event) -> None:
         nonlocal last, first
+        if event.kind == "notice":
+            sys.stderr.write(f"{name}: {event.text}\n")
+            return
         now = time.monotonic()
         numbers = smooth(event)
         if first is None:

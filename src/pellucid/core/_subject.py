@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -47,6 +48,7 @@ class Subject:
         output: where the logits are in the answer of a model that returns more: a key or attribute, a position, or a
             function of the answer. A part called `logits` and a single tensor are found without it.
         texts: what the tokens of each text are, one per row of `inputs`.
+        records: files of what was recorded while the model was trained, by kind, such as `feature-diversity`.
         number: what the model's one number is, such as "cosine similarity", for a model that measures and does not
             tell classes apart; it then has no labels, and `logits` gives the number.
 
@@ -73,6 +75,7 @@ class Subject:
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict, kw_only=True)
     output: Output | None = field(default=None, kw_only=True)
     texts: tuple[Text, ...] = field(default=(), kw_only=True)
+    records: Mapping[str, Path] = field(default_factory=dict, kw_only=True)
     number: str = field(default="", kw_only=True)
     objective: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     class_counts: tuple[int, ...] = field(default=(), kw_only=True)

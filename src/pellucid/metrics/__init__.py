@@ -5,6 +5,7 @@ from ._attack_facts import Repeats, Slopes, Trust, repeats, slopes, trust
 from ._calibration import Calibration, calibration, fit_temperature
 from ._classification import Classification, classification
 from ._collapse import Collapse, Geometry, NeuralCollapse, collapse, neural_collapse, simplex_geometry
+from ._common_direction import CommonDirection, common_direction
 from ._corruptions import (
     CORRUPTIONS,
     SEVERITIES,
@@ -16,6 +17,17 @@ from ._corruptions import (
     cost_corruption_accuracy,
 )
 from ._diversity import FeatureDiversity, Similarity, feature_diversity, initial_similarity, similarity, watchable
+from ._diversity_history import (
+    DiversityHead,
+    DiversityHistory,
+    DiversityRow,
+    LayerPhase,
+    PhaseReport,
+    history_row,
+    phase_report,
+)
+from ._diversity_meter import DiversityMeter
+from ._first_phase import FirstPhase, LossWatch, first_phase
 from ._frequency import FrequencyGroups, frequency_groups, group_accuracy
 from ._front import Front, FrontModel, hypervolume, pareto_front, rank_correlation
 from ._profile import RobustnessProfile, robustness_profile
@@ -35,14 +47,23 @@ __all__ = [
     "Calibration",
     "Classification",
     "Collapse",
+    "CommonDirection",
     "Corruption",
     "CorruptionAccuracy",
+    "DiversityHead",
+    "DiversityHistory",
+    "DiversityMeter",
+    "DiversityRow",
     "FeatureDiversity",
+    "FirstPhase",
     "FrequencyGroups",
     "Front",
     "FrontModel",
     "Geometry",
+    "LayerPhase",
+    "LossWatch",
     "NeuralCollapse",
+    "PhaseReport",
     "RadiusAttack",
     "Repeats",
     "RobustnessCurve",
@@ -56,19 +77,23 @@ __all__ = [
     "calibration",
     "classification",
     "collapse",
+    "common_direction",
     "corrupted",
     "corruption_accuracy",
     "corruption_strength",
     "cost_corruption_accuracy",
     "feature_diversity",
+    "first_phase",
     "fit_temperature",
     "frequency_groups",
     "group_accuracy",
+    "history_row",
     "hypervolume",
     "initial_similarity",
     "more_steps",
     "neural_collapse",
     "pareto_front",
+    "phase_report",
     "random_search_beats",
     "rank_correlation",
     "repeats",

@@ -6,23 +6,21 @@ the number of samples, no matrix of pairs.
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from pellucid.core import DataError, ModelError, OnStep, device_of, evaluating, silent
+from pellucid.core import Call, DataError, ModelError, OnStep, device_of, evaluating, nearest, silent, watching
 
 ACTIVATIONS: tuple[type[nn.Module], ...] = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish,
     nn.Softplus, nn.Hardswish, nn.Hardtanh, nn.Tanh, nn.Sigmoid,
 )  # fmt: skip
-_LINEAR = (nn.Linear, nn.modules.conv._ConvNd)
+LINEAR = (nn.Linear, nn.modules.conv._ConvNd)
 _GROUPS = 20  # for the jackknife; samples are dealt to them class by class, as the samples are meant to be balanced
 _CHUNK = 2**22  # features normalized at once
 
@@ -157,7 +155,7 @@ def feature_diversity(
     recorder = _Recorder(chosen, reduce)
     inputs = _Tally("inputs")
     done = 0
-    with evaluating(model, precise=False), torch.no_grad(), recorder.hooked():
+    with evaluating(model, precise=False), torch.no_grad(), watching(model, tuple(chosen), recorder):
         for rows in torch.split(torch.arange(len(x)), batch_size):
             batch = x[order[rows]].to(device)
             groups = sorted_labels[rows]
@@ -187,7 +185,7 @@ def watchable(model: nn.Module) -> bool:
         >>> watchable(nn.Sequential(nn.Linear(2, 2), nn.ReLU())), watchable(nn.Identity())
         (True, False)
     """
-    return any(isinstance(module, ACTIVATIONS + _LINEAR) for name, module in model.named_modules() if name)
+    return any(isinstance(module, ACTIVATIONS + LINEAR) for name, module in model.named_modules() if name)
 
 
 def _reference(kinds: Sequence[str], start: float) -> tuple[float, ...]:
@@ -203,14 +201,13 @@ def _choose(model: nn.Module, layers: Sequence[str] | None) -> tuple[dict[str, n
     if layers is not None:
         for name in layers:
             if name not in modules:
-                near = difflib.get_close_matches(name, modules, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else "see model.named_modules()"
-                raise ValueError(f"the model has no layer {name!r}; {hint}")
+                hint = nearest(name, modules) or "see model.named_modules()"
+                raise ValueError(f"the model has no layer {name!r}; {hint.removesuffix(' ')}")
         return {name: modules[name] for name in layers}, ""
     chosen = {name: module for name, module in modules.items() if isinstance(module, ACTIVATIONS)}
     if chosen:
         return chosen, ""
-    chosen = {name: module for name, module in modules.items() if isinstance(module, _LINEAR)}
+    chosen = {name: module for name, module in modules.items() if isinstance(module, LINEAR)}
     if chosen:
         return chosen, "The network has no activation modules, so features are the outputs of its linear layers."
     raise ModelError("the model has no activation, linear or convolutional module to look at; name the layers")
@@ -329,46 +326,29 @@ class _Recorder:
     def __init__(self, modules: dict[str, nn.Module], reduce: Reduce) -> None:
         self.modules, self.reduce = modules, reduce
         self.tallies: dict[tuple[str, int], _Tally] = {}
-        self.calls: dict[str, int] = {}
         self.outputs: dict[tuple[str, int], Tensor] = {}
         self.last: tuple[str, int] | None = None
         self.labels = self.rows = torch.empty(0, dtype=torch.int64)
 
-    @contextmanager
-    def hooked(self) -> Iterator[None]:
-        """Listen inside the block; the hooks are gone after it, also after an exception."""
-        handles = []
-        try:
-            for name, module in self.modules.items():
-                handles.append(module.register_forward_hook(self._listen(name)))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
     def start(self, labels: Tensor, rows: Tensor) -> None:
         """Say which samples the next forward is about."""
-        self.labels, self.rows, self.calls = labels, rows, {}
+        self.labels, self.rows = labels, rows
 
     def forget(self, output: Any) -> None:
         """Note which recorded call gave the model's own output: logits are no features."""
         self.last = next((key for key, value in self.outputs.items() if value is output or _one(value, output)), None)
         self.outputs = {}
 
-    def _listen(self, name: str) -> Any:
-        def hook(module: nn.Module, arguments: Any, output: Any) -> None:
-            h = output[0] if isinstance(output, tuple) and output else output
-            if not isinstance(h, Tensor) or h.ndim < 2 or len(h) != len(self.rows):
-                raise ModelError(f"layer {name} gives no tensor with one row per sample; leave it out of `layers`")
-            call = self.calls[name] = self.calls.get(name, 0) + 1
-            if self.reduce == "gap" and h.ndim > 2:
-                h = h.flatten(2).mean(2)
-            key = (name, call)
-            # At once, not later: the next operation may overwrite the output in place.
-            self.tallies.setdefault(key, _Tally(f"the features of layer {name}")).add(h, self.labels, self.rows)
-            self.outputs[key] = output
-
-        return hook
+    def __call__(self, call: Call, h: Tensor) -> None:
+        """Take in one output."""
+        if h.ndim < 2 or len(h) != len(self.rows):
+            raise ModelError(f"layer {call.layer} gives no tensor with one row per sample; leave it out of `layers`")
+        key = (call.layer, call.number)
+        part = h.flatten(2).mean(2) if self.reduce == "gap" and h.ndim > 2 else h
+        # At once, not later: the next operation may overwrite the output in place.
+        tally = self.tallies.setdefault(key, _Tally(f"the features of layer {call.layer}"))
+        tally.add(part, self.labels, self.rows)
+        self.outputs[key] = h
 
     def found(self, *, fallback: bool) -> tuple[tuple[str, ...], tuple[str, ...], tuple[_Tally, ...]]:
         """Return names, kinds and tallies of the recorded calls."""

@@ -206,6 +206,7 @@ def _load_carded(card: Card, path: Path, remedy: str, device: torch.device) -> L
         card.class_names,
         notes=() if card.name in SHIPPED else card.notes,
         tokenizer=_tokenizer(card, path, settings, remedy),
+        records={} if card.name in SHIPPED else _records(path.parent),
     )
 
 
@@ -248,3 +249,10 @@ def _device(name: torch.device | str) -> torch.device:
         reason = first_line(error).partition(". ")[0]  # torch goes on with a list of all backends
         raise ModelError(f"device {str(name)!r} cannot be used: {reason}") from None
     return device
+
+
+def _records(folder: Path) -> dict[str, Path]:
+    """Return what a training left beside its weights and its log: files of lines of JSON, by kind."""
+    if not (folder / "recipe.json").is_file():
+        return {}
+    return {file.stem: file for file in sorted(folder.glob("*.jsonl")) if file.stem != "log"}

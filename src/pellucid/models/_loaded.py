@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import nn
 
@@ -25,6 +27,7 @@ class Loaded:
         class_names: one per logit, empty if unknown.
         notes: what a report on the model must say.
         tokenizer: what makes the ids of texts that the model reads; None for models of other inputs.
+        records: files of what was recorded while the model was trained, by kind.
         number: what the model's one number is, for a model that measures and does not tell classes apart.
     """
 
@@ -36,4 +39,5 @@ class Loaded:
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     tokenizer: Tokenizer | None = None
+    records: Mapping[str, Path] = field(default_factory=dict)
     number: str = ""

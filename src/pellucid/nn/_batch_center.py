@@ -21,7 +21,8 @@ ACTIVATIONS: tuple[type[nn.Module], ...] = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus,
     nn.Hardswish, nn.Hardtanh, nn.Tanh, nn.Sigmoid,
 )  # fmt: skip
-_LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_LINEAR: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_HIDDEN = _LINEAR + ACTIVATIONS
 
 
 class BatchCenter(nn.Module):
@@ -141,7 +142,7 @@ def insert_norm(model: nn.Module, kind: NormKind, *, where: Where = "pre_activat
         raise ValueError(f"where must be pre_activation or post_activation, got {where!r}")
     new = copy.deepcopy(model)
     named = list(new.named_modules(remove_duplicate=False))
-    layers = [(name, module) for name, module in named if name and isinstance(module, (*_LINEAR, *ACTIVATIONS))]
+    layers = [(name, module) for name, module in named if name and isinstance(module, _HIDDEN)]
     linear = [k for k, (_, module) in enumerate(layers) if isinstance(module, _LINEAR)]
     chosen: list[tuple[str, nn.Module, nn.Module]] = []
     if where == "pre_activation":

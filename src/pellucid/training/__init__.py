@@ -1,9 +1,11 @@
 """Training from recipes: on one CPU, one GPU, or many under `torchrun`."""
 
 from ._attack import AttackSettings
+from ._diversity_recorder import DiversityRecorder, replay
 from ._events import Event, OnEvent
 from ._optimizers import OPTIMIZERS, SCHEDULES, SGD, Adam, Constant, Cosine, Exponential, OneCycle, Steps
 from ._recipe import OBJECTIVES, FinalTest, Recipe, find_recipe, shipped_recipes
+from ._recording import RECORDS, DiversityRecording, Recorder
 from ._run import Run
 from ._sweep import OnSweep, Sweep, sweep
 from ._trainer import train
@@ -21,6 +23,7 @@ from .objectives import Adversarial, Attacks, DotRegression, InteractionOrder, O
 __all__ = [
     "OBJECTIVES",
     "OPTIMIZERS",
+    "RECORDS",
     "SCHEDULES",
     "SGD",
     "WEIGHTINGS",
@@ -30,6 +33,8 @@ __all__ = [
     "Attacks",
     "Constant",
     "Cosine",
+    "DiversityRecorder",
+    "DiversityRecording",
     "DotRegression",
     "Event",
     "Exponential",
@@ -45,12 +50,14 @@ __all__ = [
     "OrderRange",
     "ParetoWeighting",
     "Recipe",
+    "Recorder",
     "Run",
     "Standard",
     "Steps",
     "Sweep",
     "UniformWeighting",
     "find_recipe",
+    "replay",
     "shipped_recipes",
     "sweep",
     "train",

@@ -16,14 +16,16 @@ class Event:
         done, total: steps of the training; for "test", samples measured and to measure.
         epoch, epochs: the epoch under way, from 0, and how many there are.
         values: for "step", the rate, the loss, and the objective's terms; for "end", the final figures by name.
+        text: for "notice", what a recorder has seen, as one sentence.
     """
 
-    kind: Literal["start", "step", "checkpoint", "test", "end"]
+    kind: Literal["start", "step", "notice", "checkpoint", "test", "end"]
     done: int
     total: int
     epoch: int
     epochs: int
     values: Mapping[str, float] = field(default_factory=dict)
+    text: str = ""
 
 
 OnEvent = Callable[[Event], None]

@@ -73,6 +73,11 @@ class Run:
         """The final figures by name, such as `accuracy`, measured on the whole test split."""
         return {figure["name"]: figure["value"] for figure in self.card["figures"]}
 
+    @property
+    def records(self) -> dict[str, Path]:
+        """The files of what was recorded on the way, by kind, such as `feature-diversity`."""
+        return {path.stem: path for path in sorted(self.folder.path.glob("*.jsonl")) if path.name != LOG}
+
     @cached_property
     def test_set(self) -> Dataset:
         """The test split of the recipe's data."""
@@ -120,6 +125,7 @@ class Run:
             feature_names=dataset.feature_names,
             texts=() if encoded is None else encoded.texts,
             objective=self.recipe.to_dict()["objective"],
+            records=self.records,
             class_counts=tuple(self.card.get("class_counts", ())),
         )
 

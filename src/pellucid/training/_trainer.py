@@ -43,6 +43,7 @@ from ._events import Event, OnEvent, unheard
 from ._final_test import final_test
 from ._parallel import Parallel
 from ._recipe import Recipe
+from ._recording import DiversityRecording, Recorder
 from ._run import CARD, CHECKPOINTS, KIND, LOG, RECIPE, WEIGHTS, Run, fresh_model, write_card
 from ._samples import class_counts, parted, training_samples
 from ._start import warm_start
@@ -54,6 +55,7 @@ def train(
     out: str | Path,
     *,
     device: str = "cpu",
+    record: DiversityRecording | None = None,
     on_event: OnEvent = unheard,
 ) -> Run:
     """Train what the recipe says and keep everything in the folder `out`.
@@ -65,6 +67,7 @@ def train(
         recipe: from `Recipe.load` or built in Python.
         out: a new or empty folder, or that of an earlier run.
         device: "cpu", "cuda" or one card such as "cuda:1".
+        record: what is recorded on the way, in place of what the recipe says.
         on_event: told about every step, checkpoint and the final test, in the process that writes.
 
     Raises:
@@ -73,6 +76,7 @@ def train(
         NotConverged: the loss became NaN or infinite; the last checkpoint is kept.
         DataMissing: the data are not on this machine.
     """
+    recipe = recipe if record is None else msgspec.structs.replace(recipe, record=record)
     with Parallel(device) as parallel:
         if (Path(out) / CARD).is_file():
             _check_same(Path(out), recipe)
@@ -121,6 +125,13 @@ class _Training:
         self.objective = parallel.step(self.model, _fitted(recipe, self.data))
         self.steps_per_epoch = len(self.data) // recipe.batch_size
         self.steps = self.steps_per_epoch * recipe.epochs
+        self.recorder = self._recorder()
+
+    def _recorder(self) -> Recorder | None:
+        """Return what records the training, in the process that writes."""
+        if self.recipe.record is None or not self.parallel.leads:
+            return None
+        return self.recipe.record.build(self.model, self.data, self.out, on_notice=self._notice)
 
     def go(self, folder: RunFolder | None) -> None:
         """Train from the last checkpoint to the end; `folder` is None in processes that do not write."""
@@ -128,12 +139,17 @@ class _Training:
         self.parallel.wait()  # nobody may read a checkpoint that the first one already replaces
         self._tell("start", position.step, self.steps, position.epoch)
         begun = time.perf_counter() - position.seconds
+        self.position = position
+        if self.recorder is not None:
+            self.recorder.start(position.step)
         with _log(folder, position.step) as log:
             for epoch in range(position.epoch, self.recipe.epochs):
                 self._epoch(epoch, log)
                 position = Position(epoch + 1, (epoch + 1) * self.steps_per_epoch, time.perf_counter() - begun)
                 if folder is not None and log is not None:
-                    log.flush()  # a checkpoint must never be ahead of the log
+                    log.flush()  # a checkpoint must never be ahead of the log, nor of a record
+                    if self.recorder is not None:
+                        self.recorder.flush()
                     checkpoint.save(folder.path / CHECKPOINTS, position, self.model, self.optimizer, self.weighting)
                 self._tell("checkpoint", position.step, self.steps, epoch)
         self._finish(folder, position)
@@ -147,6 +163,9 @@ class _Training:
             if log is not None:
                 log.write(msgspec.json.encode({"step": step, "epoch": epoch, **values}).decode() + "\n")
             self._tell("step", step + 1, self.steps, epoch, values)
+            self.position = Position(epoch, step + 1)
+            if self.recorder is not None:
+                self.recorder.step(values["loss"], rate=values["rate"])
 
     def _step(self, step: int, rows: Tensor) -> dict[str, float]:
         """Take one step on the rows of a batch, of which this process has its share, and return what is logged."""
@@ -220,6 +239,10 @@ class _Training:
             write_card(folder, self.recipe, self.data, figures, device=device, seconds=position.seconds, more=more)
         values = {figure["name"]: figure["value"] for figure in figures}
         self._tell("end", self.steps, self.steps, self.recipe.epochs - 1, values)
+
+    def _notice(self, text: str) -> None:
+        at = self.position
+        self.on_event(Event("notice", at.step, self.steps, at.epoch, self.recipe.epochs, text=text))
 
     def _tell(self, kind: Any, done: int, total: int, epoch: int, values: Mapping[str, float] | None = None) -> None:
         self.on_event(Event(kind, done, total, epoch, self.recipe.epochs, values or {}))
