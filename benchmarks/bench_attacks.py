@@ -315,7 +315,9 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="also run foolbox, torchattacks and ART")
     parser.add_argument("--ensemble", action="store_true", help="also run the ensembles (minutes to hours)")
     parser.add_argument("--quick", action="store_true", help="seconds: shows that everything runs, measures nothing")
-    parser.add_argument("--note", action="store_true", help="write a dated note to benchmarks/results")
+    parser.add_argument(
+        "--note", nargs="?", const="attacks", help="write a dated note of this name (attacks) to benchmarks/results"
+    )
     settings = parser.parse_args()
     if settings.quick:
         settings.rounds, settings.warmup, settings.batch, settings.steps, settings.samples = 1, 0, 8, 3, 16
@@ -341,7 +343,7 @@ def main() -> None:
     print("\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items()))
     if settings.note:
         packages = ("foolbox", "torchattacks", "adversarial-robustness-toolbox") if settings.peers else ()
-        print(write_note("attacks", sections, packages=("numpy", *packages)))
+        print(write_note(settings.note, sections, packages=("numpy", *packages)))
 
 
 if __name__ == "__main__":
