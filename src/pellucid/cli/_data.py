@@ -26,6 +26,9 @@ def list_data() -> int:
     events = SimulatedNMNIST()
     what = f"{events.train:,} + {events.test:,} frames of events from digits, simulated from mnist, 10 classes"
     rows.append(("simulated-n-mnist", what, "CC BY-SA 3.0", "made when asked for, from mnist"))
+    events = SimulatedNMNIST()
+    what = f"{events.train:,} + {events.test:,} frames of events from digits, simulated from mnist, 10 classes"
+    rows.append(("simulated-n-mnist", what, "CC BY-SA 3.0", "made when asked for, from mnist"))
     say(table(["name", "what it is (training + test)", "license", "where"], rows))
     say()
     say("`pellucid data verify NAME` checks what is here. Your own data are a folder of class folders with images, or")

@@ -6,6 +6,7 @@ from ._augment import Augment
 from ._cifar import CIFAR10, CIFARFiles
 from ._csv import CSV
 from ._download import DOWNLOADS, NAMED, download, verify
+from ._events import Events, event_frames, read_n_mnist, saccade_frames, simulate_saccades, write_n_mnist
 from ._facts import Facts
 from ._fashion_mnist import FashionMNIST
 from ._folder import ImageFolder
@@ -19,6 +20,7 @@ from ._long_tail import LongTail, long_tail_counts, long_tailed
 from ._mnist import MNIST
 from ._movie_snippets import MovieSnippets
 from ._mutag import Mutag
+from ._n_mnist import NMNIST, SimulatedNMNIST
 from ._places import cache
 from ._sample import sample, take, unit
 from ._scikit_learn import BreastCancer, Digits, Iris, Wine
@@ -40,6 +42,7 @@ __all__ = [
     "IDX",
     "MNIST",
     "NAMED",
+    "NMNIST",
     "SOURCES",
     "AnySource",
     "Arrays",
@@ -47,6 +50,7 @@ __all__ = [
     "BreastCancer",
     "CIFARFiles",
     "Digits",
+    "Events",
     "Facts",
     "FashionMNIST",
     "HuggingFace",
@@ -59,6 +63,7 @@ __all__ = [
     "Parquet",
     "PyPIPackage",
     "PyPIWheel",
+    "SimulatedNMNIST",
     "SyntheticGraphs",
     "SyntheticImages",
     "SyntheticTable",
@@ -70,17 +75,22 @@ __all__ = [
     "WormConnectome",
     "cache",
     "download",
+    "event_frames",
     "fit_images",
     "from_loader",
     "load",
     "long_tail_counts",
     "long_tailed",
     "pack_graphs",
+    "read_n_mnist",
+    "saccade_frames",
     "sample",
+    "simulate_saccades",
     "synthetic_graphs",
     "synthetic_images",
     "synthetic_table",
     "take",
     "unit",
     "verify",
+    "write_n_mnist",
 ]

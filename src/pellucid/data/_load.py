@@ -23,6 +23,7 @@ from ._movie_snippets import MovieSnippets
 from ._movie_snippets import load_sample as load_snippets
 from ._mutag import Mutag
 from ._n_mnist import NMNIST, SimulatedNMNIST, holds_recordings
+from ._n_mnist import NMNIST, SimulatedNMNIST, holds_recordings
 from ._rows import spread
 from ._sample import take, unit
 from ._scikit_learn import BreastCancer, Digits, Iris, Wine
@@ -41,6 +42,7 @@ NamedSource = (
     | Iris
     | Wine
     | BreastCancer
+    | SimulatedNMNIST
     | SimulatedNMNIST
     | SyntheticImages
     | SyntheticTable
@@ -188,6 +190,8 @@ def _folder_kind(path: Path) -> str:
         return "csv"
     if any(next(path.glob(f"{split}*.parquet"), None) for split in ("train", "test")):
         return "parquet"
+    if holds_recordings(path):
+        return "n-mnist"
     if holds_recordings(path):
         return "n-mnist"
     if idx_files(path):
