@@ -14,7 +14,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from pellucid.core import DataError, Number, Panel, numbers, plain, read_text, showing
+from pellucid.core import DataError, Number, Panel, plain, read_text, showing
 
 from ._diversity import initial_similarity
 from ._diversity_meter import FEATURE_COLUMNS, GRADIENT_COLUMNS
@@ -241,13 +241,17 @@ def phase_report(history: DiversityHistory, phase: FirstPhase, *, patience: int 
 def history_row(
     step: int, losses: Iterable[float | None], features: Sequence[Any] = (), gradients: Sequence[Any] = ()
 ) -> DiversityRow:
-    """Return a line of a record from plain numbers; what is not finite becomes None."""
+    """Return a line of a record from plain numbers, rounded to six digits; what is not finite becomes None."""
     return DiversityRow(
         step=step,
-        losses=tuple(None if loss is None or not math.isfinite(loss) else loss for loss in losses),
-        features=tuple(numbers(row) for row in features),
-        gradients=tuple(numbers(row) for row in gradients),
+        losses=_rounded(losses),
+        features=tuple(_rounded(row) for row in features),
+        gradients=tuple(_rounded(row) for row in gradients),
     )
+
+
+def _rounded(values: Iterable[float | None]) -> tuple[Number, ...]:
+    return tuple(None if v is None or not math.isfinite(v) else float(f"{v:.6g}") for v in values)
 
 
 def _column(rows: Sequence[Sequence[Sequence[Number]]], columns: Sequence[str], column: str) -> Tensor:

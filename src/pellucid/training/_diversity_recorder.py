@@ -230,7 +230,7 @@ class DiversityRecorder:
         self._losses = []
         row = history_row(self._done, losses, features, gradients)
         self._rows.append(row)
-        for loss in losses:
+        for loss in row.losses:  # rounded as they are written, so that a training that goes on sees the same
             self._watch.add(loss)
         self._write([row], append=True)
         if features:
