@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,10 @@ from pellucid.core import device_of, evaluating
 
 LinearMap = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
 FIRST_ITERATIONS = 50
-"""The vectors start at random: by then they are near the singular pair, and one iteration per step keeps them there."""
+"""The vectors start at random: by then they are near the singular pair, and a few per step keep them there."""
+
+ITERATIONS = 4
+"""Per pass in training; each takes one sample through the map and back, little beside a batch in many time steps."""
 
 _TINY = 1e-12
 
@@ -26,8 +29,8 @@ _TINY = 1e-12
 class SpectralBound(nn.Module):
     """How can a map's largest gain stay below a bound while it is trained?
 
-    The weight is `W = clamp(g, -bound, bound) W0 / s(W0)` with the learned scale g, which starts at `s(W0)`, and s the
-    largest singular value by power iteration. For a convolution that is the gain of the convolution itself, on inputs
+    The weight is `W = clamp(g, -bound, bound) W0 / s(W0)` with the learned scale g, which starts at `s(W0)` or the
+    bound, and s the largest singular value by power iteration. For a convolution that is the gain of the convolution itself, on inputs
     of the given size. The reshaped kernel, which many programs normalize instead, can have a value as many times
     smaller as the kernel has pixels on a side.
 
@@ -76,7 +79,7 @@ class SpectralBound(nn.Module):
         weight = map.weight.detach()
         self.register_buffer("vector", torch.randn(self._vector_shape(), dtype=weight.dtype))
         self._iterate(weight, FIRST_ITERATIONS)
-        self.scale = nn.Parameter(self._value(weight).clone())
+        self.scale = nn.Parameter(self._value(weight).clamp(max=bound))
 
     def _vector_shape(self) -> tuple[int, ...]:
         if self.of == "kernel" or isinstance(self.map, nn.Linear):
@@ -86,13 +89,14 @@ class SpectralBound(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The bounded weight; each reading in training mode follows the weight by one power iteration."""
+        """The bounded weight; each reading in training mode follows the weight by a few power iterations."""
         if self._held is not None:
             return self._held
         weight = self.map.weight
         if self.training:
-            self._iterate(weight.detach(), 1)
-        return self.scale.clamp(-self.bound, self.bound) * weight / self._value(weight)
+            self._iterate(weight.detach(), ITERATIONS)
+        scale: Tensor = _Within.apply(self.scale, self.bound)  # type: ignore[no-untyped-call]
+        return scale * weight / self._value(weight)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -175,6 +179,22 @@ class SpectralBound(nn.Module):
                 map.dilation,
             )
         return F.conv2d(x, weight, bias, map.stride, map.padding, map.dilation, map.groups)
+
+
+class _Within(torch.autograd.Function):
+    """The scale within the bound. At the bound the gradient that leads inwards passes; a clamp would hold it there."""
+
+    @staticmethod
+    def forward(ctx: Any, scale: Tensor, bound: float) -> Tensor:
+        ctx.save_for_backward(scale)
+        ctx.bound = bound
+        return scale.clamp(-bound, bound)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (scale,) = ctx.saved_tensors
+        passes = (scale.abs() < ctx.bound) | (grad * scale > 0)
+        return grad * passes, None
 
 
 def operator_norm(
