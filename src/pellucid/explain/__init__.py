@@ -54,6 +54,7 @@ from ._defences import (
 )
 from ._explanations import Explanation, ExplanationSettings, check_explanation, cost_explanation, explanations
 from ._knowledge import KnowledgePoints, KnowledgeSettings, LayerKnowledge, knowledge_points, region_layers
+from ._knowledge_attack import MOVES, KnowledgeUnderAttack, LayerUnderAttack, knowledge_under_attack
 from ._knowledge_regions import RegionEmbedding, RegionImportance, RegionPoints, knowledge_threshold, region_points
 from ._knowledge_samples import SampleEmbedding, vmf_posterior
 from ._learned_baseline import BaselineSettings, LearnedBaseline, learn_baseline
@@ -77,6 +78,7 @@ __all__ = [
     "DEFAULT_RATIOS",
     "DETECTOR_RATIOS",
     "FULL",
+    "MOVES",
     "OFFICIAL",
     "OFFICIAL_PAIRS",
     "QUICK",
@@ -99,7 +101,9 @@ __all__ = [
     "Kind",
     "KnowledgePoints",
     "KnowledgeSettings",
+    "KnowledgeUnderAttack",
     "LayerKnowledge",
+    "LayerUnderAttack",
     "LearnedBaseline",
     "Logic",
     "LogitGap",
@@ -160,6 +164,7 @@ __all__ = [
     "input_dropout",
     "knowledge_points",
     "knowledge_threshold",
+    "knowledge_under_attack",
     "learn_baseline",
     "low_pass",
     "map_iou",

@@ -126,7 +126,7 @@ def knowledge_points(
     *,
     layers: Sequence[str] | None = None,
     settings: KnowledgeSettings | None = None,
-    start: KnowledgePoints | None = None,
+    beside: KnowledgePoints | None = None,
     batch_size: int = 256,
     rng: Stream,
     on_step: OnStep = silent,
@@ -144,7 +144,8 @@ def knowledge_points(
         layers: names as in `core.called_layers`; `region_layers` chooses if not given. Feature maps of convolutions, or
             tokens of transformers, whose class token is left out.
         settings: grid, threshold and the three fits.
-        start: the result of an earlier checkpoint of the same network, to go on from and to be aligned with.
+        beside: what was found for another checkpoint or network on the same samples: the picture is turned to look as
+            much like that one as it can.
         batch_size: samples per forward.
         rng: where all chance comes from.
         on_step: progress of the whole.
@@ -161,6 +162,8 @@ def knowledge_points(
         [('1', (6, 6))]
     """
     settings = settings or KnowledgeSettings()
+    if beside is not None and len(beside.labels) != len(x):
+        raise DataError(f"beside is about {len(beside.labels)} samples, not these {len(x)}; give the same samples")
     if len(x) < 2 or len(y) != len(x):
         raise DataError(f"knowledge points need two samples and a label for each, got {len(x)} and {len(y)} labels")
     names = tuple(layers) if layers is not None else region_layers(model, x)
@@ -170,21 +173,17 @@ def knowledge_points(
     seen = watch(model, x, names, settings, batch_size=batch_size, on_step=share.next())
     if int(y.min()) < 0 or int(y.max()) >= seen.logits.shape[1]:
         raise DataError(f"labels must be from 0 to {seen.logits.shape[1] - 1}, got {int(y.min())} to {int(y.max())}")
-    samples = replace(settings.samples).fit(
-        seen.samples, seen.logits, rng=rng.child("samples"), start=None if start is None else start.samples,
-        on_step=share.next(),
-    )  # fmt: skip
-    if start is not None and len(start.samples.embedding_) == len(x):
-        turn_to(samples, samples.embedding_, start.samples.embedding_)
+    samples = replace(settings.samples).fit(seen.samples, seen.logits, rng=rng.child("samples"), on_step=share.next())
+    if beside is not None:
+        turn_to(samples, samples.embedding_, beside.samples.embedding_)
     found = []
     for name, maps in seen.maps.items():
-        before = None if start is None else start.at(name).embedding
         fits = rng.child("layer", name)
         importance = replace(settings.importance).fit(
             maps, seen.logits, rng=fits.child("importance"), temperature=samples.temperature, on_step=share.next()
         )
         regions = replace(settings.regions).fit(
-            maps, seen.logits, samples, importance, rng=fits.child("regions"), start=before, on_step=share.next()
+            maps, seen.logits, samples, importance, rng=fits.child("regions"), on_step=share.next()
         )
         points = regions.points(maps, y, tau=settings.tau)
         share.next()(1, 1)
