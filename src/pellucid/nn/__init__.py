@@ -2,7 +2,7 @@
 
 from . import models
 from ._ascent import Agreement, AscentCertificate, ascent_certificate, gradient_agreement, min_phantom_steps
-from ._backwards import Backward, ConvergenceWarning, Implicit, Neumann, OneStep, Phantom
+from ._backwards import BACKWARDS, Backward, ConvergenceWarning, Implicit, Neumann, OneStep, Phantom
 from ._batch_center import BatchCenter, BatchStandardize, insert_norm
 from ._dot_regression import Balance, class_weights, dot_regression_loss
 from ._equilibrium import Equilibrium, VariationalDropout
@@ -10,14 +10,16 @@ from ._etf import ETFHead, etf_head, simplex_etf, with_etf_head
 from ._fixed_point import Solution, attach_gradient, fixed_point
 from ._jacobian import jacobian_norm, jacobian_penalty, spectral_radius
 from ._neurons import IF, LIF, Surrogate
-from ._newton_krylov import NewtonKrylov
+from ._newton_krylov import SOLVERS, NewtonKrylov
 from ._solvers import Anderson, Broyden, Picard, Solver
 from ._spectral_bound import SpectralBound, operator_norm
 from ._spiking import FeedbackSpiking, Simulation, SpikingInfo
 
 __all__ = [
+    "BACKWARDS",
     "IF",
     "LIF",
+    "SOLVERS",
     "Agreement",
     "Anderson",
     "AscentCertificate",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -205,3 +206,9 @@ class _Corrected(torch.autograd.Function):
                 "use backward=Phantom(...), which is unrolled"
             )
         return ctx.correct(v), None
+
+
+BACKWARDS: Mapping[str, type[Implicit | Phantom | Neumann | OneStep]] = MappingProxyType(
+    {"implicit": Implicit, "neumann": Neumann, "one-step": OneStep, "phantom": Phantom}
+)
+"""Backward passes by name, as settings write them; `BACKWARDS[name](...)` makes one."""

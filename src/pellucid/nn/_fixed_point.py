@@ -137,7 +137,19 @@ def _value(cell: Cell, h: Tensor, fh: Tensor | None, backward: Backward, *, keep
     torch.clear_autocast_cache()
     cell.expected = fh  # the backward pass calls the cell at h first, where the solver was already
     value = backward.attach(cell, h)
-    return value + (h - value).detach() if keep_value else value
+    return _Swapped.apply(value, h) if keep_value else value  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Swapped(torch.autograd.Function):
+    """The numbers of one tensor with the gradient of another; a sum of differences would turn overflow into NaN."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, h: Tensor) -> Tensor:
+        return h.view_as(h)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None]:
+        return v, None
 
 
 def _warn_diverged(diverged: Tensor, converged: Tensor) -> None:

@@ -107,7 +107,7 @@ def jacobian_penalty(
         h = packing.pack(z).detach().requires_grad_()
         out = Cell(f, packing, inputs, len(h))(h)
         total = h.new_zeros(())
-        for k in range(probes):
+        for k in range(probes if out.requires_grad else 0):
             v = rng.child("jacobian_penalty", k).normal(h.shape, device=h.device, dtype=h.dtype)
             (pulled,) = torch.autograd.grad(out, h, v, create_graph=True, allow_unused=True)
             if pulled is not None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Float
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ._iterate import Call, Found, Grain, Stop, exact, iterate
-from ._solvers import check_solver, limits
+from ._solvers import Anderson, Broyden, Picard, check_solver, limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,12 @@ class NewtonKrylov:
         """Return where the rows of `x` end; see `Solver`."""
         method = _Newton(call, min(self.krylov, max(1, x.shape[1])))
         return iterate(call, x, method, **limits(self), drop=drop, grain=grain)
+
+
+SOLVERS: Mapping[str, type[Picard | Anderson | Broyden | NewtonKrylov]] = MappingProxyType(
+    {"anderson": Anderson, "broyden": Broyden, "newton-krylov": NewtonKrylov, "picard": Picard}
+)
+"""Solvers by name, as settings write them; `SOLVERS[name](...)` makes one."""
 
 
 class _Newton:

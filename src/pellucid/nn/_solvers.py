@@ -227,7 +227,9 @@ class _Mixing:
         size = products.diagonal(dim1=1, dim2=2).sqrt().clamp_min(torch.finfo(torch.float64).tiny)
         # In units of each residual's length the diagonal is 1, whatever the scale of the problem.
         scaled = products / (size[:, :, None] * size[:, None, :])
-        system = scaled + self.ridge * torch.eye(n, dtype=torch.float64, device=size.device)
+        # Products of residuals are known to rounding only: a smaller ridge would find weights in the noise.
+        ridge = max(self.ridge, 4 * torch.finfo(self.products.dtype).eps)
+        system = scaled + ridge * torch.eye(n, dtype=torch.float64, device=size.device)
         weight = size.amin(1, keepdim=True) / size
         factor, failed = torch.linalg.cholesky_ex(system)
         solved = torch.cholesky_solve(weight[:, :, None], factor)[:, :, 0] * weight

@@ -94,7 +94,10 @@ class Cell:
     def __init__(self, f: Callable[..., Any], packing: Packing, inputs: tuple[Any, ...], n: int) -> None:
         self.f, self.packing, self.inputs, self.n = f, packing, inputs, n
         self.evaluations = 0
-        self.grain = torch.finfo(packing.dtype).eps  # of the coarsest numbers that the cell has given so far
+        # The largest rounding error, relative, of the coarsest numbers that the cell computes with, as far as is known.
+        self.grain = torch.finfo(packing.dtype).eps / 2
+        if torch.is_autocast_enabled(packing.device.type):
+            self.grain = torch.finfo(torch.get_autocast_dtype(packing.device.type)).eps / 2
         self.expected: Tensor | None = None  # what the next call must give, but for rounding
         self._rows: Tensor | None = None
         self._picked = inputs
@@ -110,7 +113,7 @@ class Cell:
         z = self.packing.check(self.f(self.packing.unpack(x), *inputs), len(x))
         self.evaluations += len(x)
         for part in (z,) if isinstance(z, Tensor) else z:
-            self.grain = max(self.grain, torch.finfo(part.dtype).eps)
+            self.grain = max(self.grain, torch.finfo(part.dtype).eps / 2)
         out = self.packing.pack(z)
         if self.expected is not None:
             expected, self.expected = self.expected, None
@@ -125,7 +128,7 @@ def check_same(first: Tensor, second: Tensor, grain: float) -> None:
         ModelError: they do.
     """
     gap, size = float((first - second).norm()), float(first.norm())
-    if gap > max(5e-3, 10 * grain) * size:  # NaN is for the divergence warning to tell
+    if gap > max(5e-3, 20 * grain) * size:  # NaN is for the divergence warning to tell
         raise ModelError(
             f"two evaluations of the cell at the same point differ by {gap / max(size, 1e-30):.1%}: it has no fixed "
             "point; use nn.VariationalDropout for dropout inside it, GroupNorm or LayerNorm instead of BatchNorm, and "
