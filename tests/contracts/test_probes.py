@@ -196,7 +196,9 @@ def values(finding):
 
 
 def test_the_table_is_complete():
-    assert list(AUDITED) == ["accuracy", "calibration", "robustness", "bottleneck", "concepts", "feature-diversity"]
+    assert list(AUDITED) == [
+        "accuracy", "calibration", "robustness", "bottleneck", "concepts", "feature-diversity", "collapse",
+    ]  # fmt: skip
     assert not set(AUDITED) & set(MORE)
     for name, probe in PROBES.items():
         assert probe.name == name

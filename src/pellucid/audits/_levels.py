@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from pellucid.core import Interval, Level
+from pellucid.core import Interval, Level, wilson
 
-from ._wording import brief, count, percent
+from ._wording import brief, count, listed, percent
 
 LOST_WATCH, LOST_WEAK = 0.2, 0.5
 """Shares of the clean accuracy that a small attack may take away."""
@@ -26,6 +26,11 @@ FLOORS_NEEDED = 2.0
 COLLAPSED = 0.95
 FEW = 30
 DEAD = 0.5
+
+SHARED = 0.8
+"""Cosine above which two classes share a direction: nine tenths of the squared length of the two is common to both."""
+
+PAIRS_LOOKED_AT = 200
 
 
 class Judged(NamedTuple):
@@ -221,3 +226,54 @@ def corruptions(clean: Interval[float], kept: Interval[Tensor], *, n: int, floor
     if most > LOST_WATCH or not math.isfinite(most):
         return Judged("watch", f"{rule}: on so few samples more than a fifth cannot be ruled out.")
     return Judged("fine", f"{rule}, at most a fifth.")
+
+
+def mostly(hits: int, n: int) -> bool:
+    """Whether more than half is more than chance: the whole 95% interval of the share lies above it."""
+    return wilson(hits, n).low > HALFWAY
+
+
+def collapse(
+    shared: int,
+    merged: list[str],
+    head: Interval[float] | None,
+    tail: Interval[float] | None,
+    *,
+    told: bool,
+) -> Judged:
+    """Judge the directions of the classes, and the accuracy of rare classes beside that of frequent ones.
+
+    How near a network is to neural collapse is no defect and no merit by itself; two classes in one place are.
+
+    Args:
+        shared: number of pairs of classes that share a direction.
+        merged: classes that are mostly answered as another one that is close to them, in words.
+        head, tail: accuracy on the most frequent and on the rarest third of the classes, where these are known.
+        told: whether features were looked at, and not the classifier alone.
+    """
+    if merged:
+        return Judged(
+            "weak",
+            f"More than half of a class is answered as another one: {listed(merged)}. The whole 95% interval lies "
+            "above half, so the model has given up this class.",
+        )
+    if head is not None and tail is not None and tail.high < head.low:
+        return Judged(
+            "watch",
+            f"The interval of the accuracy on rare classes ends at {percent(tail.high)}, below that of frequent ones, "
+            f"which begins at {percent(head.low)}.",
+        )
+    if shared:
+        return Judged(
+            "watch",
+            f"A cosine above {SHARED:g} means that nine tenths of the squared length of two directions is common to "
+            "both: the little that is left must tell the two classes apart.",
+        )
+    if not told:
+        return Judged("noted", "The classifier alone is not judged: what its classes have in common shows in features.")
+    return Judged(
+        "fine",
+        f"No two classes have a cosine above {SHARED:g}, none is mostly answered as another"
+        + ("" if tail is None else ", and rare classes are not shown to be served worse than frequent ones")
+        + ". How near the network is to neural collapse is neither a defect nor a merit.",
+    )

@@ -337,6 +337,18 @@ def last_linear(model: nn.Module, x: Tensor) -> Classifier | None:
     return None if place is None else place.classifier
 
 
+def has_linear(model: nn.Module) -> bool:
+    """Whether a network has a layer that could be its last linear classifier, as `last_linear` looks for it.
+
+    Example:
+        >>> has_linear(nn.Linear(3, 2)), has_linear(nn.ReLU())
+        (True, False)
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        return False
+    return _is_classifier(model) or any(_is_classifier(module) for _, module in _watchable(model))
+
+
 def reduced(h: Tensor, reduce: Reduce | None, module: nn.Module | None = None) -> Tensor:
     """Return a layer's output `(b, ...)` reduced as `FeatureReader` says.
 

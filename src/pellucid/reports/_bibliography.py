@@ -93,6 +93,19 @@ WORKS = {
         "Discovering and Explaining the Representation Bottleneck of DNNs",
         2022,
     ),
+    "2008.08186": (
+        "V. Papyan, X. Y. Han, D. L. Donoho",
+        "Prevalence of Neural Collapse during the Terminal Phase of Deep Learning Training",
+        2020,
+    ),
+    "2203.09081": (
+        "Y. Yang, S. Chen, X. Li, L. Xie, Z. Lin, D. Tao",
+        "Inducing Neural Collapse in Imbalanced Learning: Do We Really Need a Learnable Classifier at the End of Deep "
+        "Neural Network?",
+        2022,
+    ),
+    "1909.01377": ("S. Bai, J. Z. Kolter, V. Koltun", "Deep Equilibrium Models", 2019),
+    "2111.05177": ("Z. Geng, X.-Y. Zhang, S. Bai, Y. Wang, Z. Lin", "On Training Implicit Models", 2021),
     "2112.00980": ("D. Liu and others", "Trap of Feature Diversity in the Learning of MLPs", 2021),
 }
 

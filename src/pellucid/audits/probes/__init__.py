@@ -11,6 +11,7 @@ from ._attack_attribution import AttackAttributions
 from ._attack_orders import AttackOrderings
 from ._bottleneck import Bottleneck
 from ._calibration import Calibration
+from ._collapse import Collapses
 from ._concepts import Concepts
 from ._corruptions import Corruptions
 from ._diversity import FeatureDiversity
@@ -27,6 +28,7 @@ __all__ = [
     "AttackOrderings",
     "Bottleneck",
     "Calibration",
+    "Collapses",
     "Concepts",
     "Corruptions",
     "Explain",
@@ -42,7 +44,7 @@ def _by_name(*probes: Probe) -> MappingProxyType[str, Probe]:
 
 
 PROBES: MappingProxyType[str, Probe] = _by_name(
-    Accuracy(), Calibration(), Robustness(), Bottleneck(), Concepts(), FeatureDiversity()
+    Accuracy(), Calibration(), Robustness(), Bottleneck(), Concepts(), FeatureDiversity(), Collapses()
 )
 """The probes of an audit by name, in the order it runs them."""
 
