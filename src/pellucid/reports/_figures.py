@@ -492,6 +492,7 @@ def shades(heatmap: Heatmap) -> Shades:
     # Two significant digits of the largest number, the same decimals in every cell.
     whole = all(v == int(v) for v in known)
     places = 0 if whole or not top else min(6, max(0, 1 - math.floor(math.log10(top))))
+    places = 2 if top == 1 and not whole else places  # shares and cosines, whose largest number is 1.00
 
     def cell(value: Number) -> Shade:
         if value is None:

@@ -130,6 +130,7 @@ def cell(value: str | int | float | None, unit: str, places: int) -> str:
         text = plain(value)
     else:
         text = f"{value:,.{places}f}"
+        text = text.removeprefix("-") if not text.strip("-0.") else text  # no minus before a zero
     return f"{text} {unit}".replace("-", MINUS) if unit else text.replace("-", MINUS)
 
 
