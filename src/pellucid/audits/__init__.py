@@ -15,6 +15,7 @@ from ._events import (
 )
 from ._explain import Explained, ExplainedSample, ExplanationFile, explain
 from ._explain_graph import ExplainedGraphs, GraphFile, GraphSample, explain_graph, graphs_beside
+from ._first_phase import Remedy, advise, first_phase_finding, first_phase_report
 from ._front import front_report
 from ._graphs import graph_exhibit
 from ._plan import DEFAULT_BUDGET, DEFAULT_SAMPLES, Plan, plan, seconds_per_evaluation, usual_probes
@@ -48,9 +49,11 @@ __all__ = [
     "ProbeSkipped",
     "ProbeStarted",
     "ProbeStep",
+    "Remedy",
     "Requirement",
     "Requirements",
     "Settings",
+    "advise",
     "audit",
     "changed_settings",
     "check",
@@ -58,6 +61,8 @@ __all__ = [
     "compare",
     "explain",
     "explain_graph",
+    "first_phase_finding",
+    "first_phase_report",
     "front_report",
     "graph_exhibit",
     "graphs_beside",

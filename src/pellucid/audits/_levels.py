@@ -198,6 +198,25 @@ def diversity(similarity: float, layer: str, dead: float) -> Judged:
     return Judged("fine", f"No layer's similarity is above {COLLAPSED}, and no layer is dead.")
 
 
+def first_phase(lasted: int, *, ended: bool, trapped: bool) -> Judged:
+    """Judge the start of a training.
+
+    Args:
+        lasted: steps for which the loss stood still.
+        ended: whether it began to fall.
+        trapped: whether features of different samples were alike meanwhile, for longer than the patience.
+    """
+    if trapped and not ended:
+        return Judged("weak", "The loss never began to fall, and features of different samples are alike.")
+    if trapped:
+        return Judged(
+            "watch", f"The first {lasted:,} steps taught nothing: the loss stood still and features were alike."
+        )
+    if not ended:
+        return Judged("watch", "The loss never began to fall in the steps recorded, but features did not grow alike.")
+    return Judged("fine", "The loss began to fall before features of different samples could grow alike.")
+
+
 def corruptions(clean: Interval[float], kept: Interval[Tensor], *, n: int, floor: float) -> Judged:
     """Judge the share of right answers that common corruptions take away, by the interval of that share.
 

@@ -11,7 +11,7 @@ import tyro
 from ._console import say, table
 
 if TYPE_CHECKING:
-    from pellucid.reports import Difference
+    from pellucid.reports import Difference, Report
 
 
 def compare(
@@ -28,19 +28,18 @@ def compare(
     pattern by pattern, where both runs hold And-Or graphs of the same samples.
 
     Args:
-        before: Folder of the first audit.
-        after: Folder of the second audit.
+        before: Folder of the first audit, or of a recorded training.
+        after: Folder of the second one.
         out: Folder for the comparison; runs/compare-BEFORE-AFTER if not given.
         seed: Root of the bootstrap's chance.
     """
     from pellucid import audits
     from pellucid.core import RunFolder
-    from pellucid.reports import Report
 
     folder = out if out is not None else Path("runs") / f"compare-{before.resolve().name}-{after.resolve().name}"
     names = " ".join(shlex.quote(path.name if path.is_absolute() else str(path)) for path in (before, after))
     command = f"pellucid compare {names} --seed {seed}"
-    reports = Report.load(before), Report.load(after)
+    reports = _loaded(before), _loaded(after)
     graphs = tuple(found for run in (before, after) if (found := audits.graphs_beside(run)) is not None)
     both = (graphs[0], graphs[1]) if len(graphs) == 2 else None
     comparison = audits.compare(*reports, graphs=both, seed=seed, command=command)
@@ -53,6 +52,15 @@ def compare(
     say(f"\n{comparison.answer}")
     say(f"\nreport: {folder / 'index.html'}")
     return 0
+
+
+def _loaded(run: Path) -> Report:
+    """Return the report of an audit, or of a recorded training."""
+    from pellucid.reports import Report
+
+    from ._training_report import is_record, training_report
+
+    return training_report(run) if is_record(run) else Report.load(run)
 
 
 def _row(d: Difference) -> tuple[str, str, str, str, str]:

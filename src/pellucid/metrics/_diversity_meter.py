@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import Literal, final
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,8 @@ class DiversityMeter:
     Numbers stay on the model's device, so that a training waits for none of them: read them with `.tolist()`.
 
     Args:
-        model: a classifier; each measurement runs it in eval mode and gives it back as it was.
+        model: a classifier; each measurement runs it in eval mode and gives it back as it was. Normalizations over the
+            batch use the probe's own statistics, which stay fixed while gradients are taken: samples do not mix.
         x: inputs `(N, ...)`, a few hundred, balanced over the classes.
         labels: classes `(N,)`.
         layers: names of the layers whose outputs are the features; the activation modules if not given, or the linear
@@ -87,6 +88,7 @@ class DiversityMeter:
         self.layers = tuple(first)
         self.kinds = tuple(type(modules[name.partition(" (call")[0]]).__name__ for name in self.layers)
         self._linear = tuple(layer.name for layer in linear)
+        self._norms: list[Any] = [m for m in model.modules() if isinstance(getattr(m, "running_mean", None), Tensor)]
         self.inputs: Tensor | None = None
         if linear:  # what the first layer is given, after any scaling inside the model
             self.inputs = per_sample_gradients(model, self.x, self.labels, self._linear[:1], loss=loss)[0].inputs
@@ -102,11 +104,28 @@ class DiversityMeter:
         Columns: mean cosine over all pairs of samples, over pairs of one class, over pairs of different classes, the
         share of samples whose features are all zero, and the features' root mean square.
         """
+        with evaluating(self.model, precise=False):
+            return self._features()
+
+    def _features(self) -> Tensor:
+        """Measure with the probe's statistics in normalizations over the batch, and leave them there."""
         parts: dict[str, list[Tensor]] = {}
-        with evaluating(self.model, precise=False), torch.no_grad(), self._listening(parts):
+        with torch.no_grad(), self._own_statistics(), self._listening(parts):
             for batch in torch.split(self.x, self.batch_size):
                 self.model(batch)
         return self._of_features(parts)
+
+    @contextmanager
+    def _own_statistics(self) -> Iterator[None]:
+        """Let normalizations over the batch use the batch, and take its statistics for their running ones."""
+        before = [(norm, norm.training, norm.momentum) for norm in self._norms]
+        try:
+            for norm in self._norms:
+                norm.training, norm.momentum = True, 1.0
+            yield
+        finally:
+            for norm, training, momentum in before:
+                norm.training, norm.momentum = training, momentum
 
     def both(self) -> tuple[Tensor, Tensor]:
         """Measure features and gradients in the same forward passes: `(layers, 5)` and `(gradient_layers, 8)`.
@@ -117,6 +136,13 @@ class DiversityMeter:
         features per sample the mean length of an update along the common direction, dominance and self-enhancement (see
         `common_direction`). NaN where a number does not exist.
         """
+        if not self._norms:
+            return self._both()
+        with evaluating(self.model, precise=False):  # whose end gives the running statistics back
+            features = self._features()
+            return features, self._both()[1]
+
+    def _both(self) -> tuple[Tensor, Tensor]:
         features: dict[str, list[Tensor]] = {}
         parts: dict[str, list[LayerCall]] = {}
         whole = zip(torch.split(self.x, self.batch_size), torch.split(self.labels, self.batch_size), strict=True)

@@ -24,12 +24,13 @@ from pellucid.core import (
     number,
     numbers,
 )
+from pellucid.metrics import DiversityHistory, Similarity, feature_diversity, watchable
 from pellucid.metrics import FeatureDiversity as Diversity
-from pellucid.metrics import Similarity, feature_diversity, watchable
 
 from .. import _levels
 from .._advice import RECIPES_FOR
 from .._batches import MEMORY, kept
+from .._first_phase import first_phase_finding
 from .._players import is_large, is_text
 from .._samples import draw, ids_of
 from .._wording import brief, count, in_percent, percent
@@ -57,7 +58,7 @@ class FeatureDiversity:
         return Need(cost, cost, memory=min(MEMORY, 64 * 4 * n * subject.inputs[0].numel()), skip=skip)
 
     def __call__(self, subject: Subject, budget: int, rng: Stream, *, work: Work = ALONE) -> list[Finding]:
-        """Answer in one finding."""
+        """Answer in one finding, and in a second one where the training was recorded."""
         work.need_all(self.name)
         part = subject.take(draw(subject, min(SAMPLES, budget - 1), rng=rng.child("samples")))
         # Features of photographs are compared after averaging over space: flattened, the sums of a deep network's
@@ -71,7 +72,7 @@ class FeatureDiversity:
         most = max(known, key=lambda k: result.similarity[k].all, default=0)
         judged = _levels.diversity(result.similarity[most].all, result.layers[most], dead)
         last = result.similarity[-1]
-        return [
+        found = [
             Finding(
                 probe=self.name,
                 name="feature-diversity",
@@ -97,6 +98,10 @@ class FeatureDiversity:
                 cautions=_cautions(result),
             )
         ]
+        record = subject.records.get(self.name)
+        if record is not None:
+            found.append(first_phase_finding(DiversityHistory.read(record)))
+        return found
 
 
 def _measure(name: str, label: str, s: Similarity) -> Measure:
