@@ -7,7 +7,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -176,7 +176,11 @@ class _Session:
         def step(done: int, total: int) -> None:
             self.on_event(ProbeStep(row.probe, done, total))
 
-        return self.probes[row.probe](self.subject, row.granted, rng, work=replace(self.work, on_step=step))
+        def clock(part: str) -> AbstractContextManager[None]:
+            return nullcontext() if self.folder is None else self.folder.timed(f"{row.probe}: {part}")
+
+        work = replace(self.work, on_step=step, clock=clock)
+        return self.probes[row.probe](self.subject, row.granted, rng, work=work)
 
     def _skip(self, row: Planned, reason: str) -> None:
         self._add(skipped=(Skipped(probe=row.probe, question=row.question, reason=reason),))

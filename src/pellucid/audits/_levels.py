@@ -296,3 +296,56 @@ def collapse(
         + ("" if tail is None else ", and rare classes are not shown to be served worse than frequent ones")
         + ". How near the network is to neural collapse is neither a defect nor a merit.",
     )
+
+
+SETTLED = 0.95
+"""Share of samples that must settle: the others' answers are those of a network cut off at some depth."""
+
+TURNED = 0.05
+"""Share of answers that may change when the solver goes on, before the model is called weak."""
+
+AGREES = 0.5
+"""Cosine to the exact gradient below which a step goes more across than uphill: 60 degrees."""
+
+
+def implicit(converged: Interval[float], changed: Interval[float] | None, cosine: float) -> Judged:
+    """Judge whether an implicit layer settles, whether that matters to the answers, and its gradient.
+
+    Args:
+        converged: share of the samples whose residual fell below the tolerance.
+        changed: share of the answers that are others when the solver goes on; None where that was not asked.
+        cosine: mean cosine of the layer's own gradient to the exact one; NaN where there is none.
+    """
+    if changed is not None and changed.low > TURNED:
+        return Judged(
+            "weak",
+            f"{percent(changed.value)} of the answers change when the solver goes on, surely more than "
+            f"{percent(TURNED)}: the answers are those of the step at which it is cut off, not of an equilibrium.",
+        )
+    if cosine <= 0:
+        return Judged(
+            "weak",
+            f"The gradient has a cosine of {brief(cosine)} to the exact one: training, attacks and saliency maps that "
+            "follow it go downhill or nowhere.",
+        )
+    if converged.value < SETTLED:
+        return Judged(
+            "watch",
+            f"{percent(converged.value)} of the samples settle, fewer than {percent(SETTLED)}: what is said of "
+            "equilibria holds for these alone.",
+        )
+    if changed is not None and changed.value > 1 - SETTLED:
+        return Judged("watch", f"{percent(changed.value)} of the answers change when the solver goes on.")
+    if cosine < AGREES:
+        return Judged(
+            "watch",
+            f"The gradient has a cosine of {brief(cosine)} to the exact one, below {AGREES:g}: training, attacks and "
+            "saliency maps that follow it go more across than uphill, and attacks may look weaker than they are.",
+        )
+    if math.isnan(cosine):
+        return Judged("fine", f"At least {percent(SETTLED)} of the samples settle.")
+    return Judged(
+        "fine",
+        f"At least {percent(SETTLED)} of the samples settle, and the gradient's cosine to the exact one is at least "
+        f"{AGREES:g}.",
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,6 +32,11 @@ class Elsewhere(PellucidError):
     """This shard has done its part of some work; the other parts are other shards'."""
 
 
+def _untimed(name: str) -> AbstractContextManager[None]:
+    """The clock of a caller who keeps no manifest."""
+    return nullcontext()
+
+
 @dataclass(frozen=True)
 class Work:
     """How a long computation is watched, kept and shared out.
@@ -42,6 +47,7 @@ class Work:
         stored: more folders to look for finished chunks in.
         ranks: which share is this process's.
         key: what the numbers rest on beside the samples; chunks kept under another key are not used.
+        clock: takes the seconds of a block under a name, for the manifest; no number of a finding may depend on it.
 
     Example:
         >>> import torch
@@ -55,6 +61,7 @@ class Work:
     stored: tuple[Path, ...] = ()
     ranks: Ranks = field(default_factory=Ranks)
     key: str = ""
+    clock: Callable[[str], AbstractContextManager[None]] = _untimed
 
     def part(self, start: float, end: float) -> Work:
         """Return the same work, its steps reported as those from `start` to `end` of a whole of 1."""

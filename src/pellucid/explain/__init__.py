@@ -52,6 +52,7 @@ from ._defences import (
     rank_reduced,
     recoverability,
 )
+from ._equilibria import EquilibriumView, GradientMode, cost_equilibria, equilibria, implicit_layers
 from ._explanations import Explanation, ExplanationSettings, check_explanation, cost_explanation, explanations
 from ._knowledge import KnowledgePoints, KnowledgeSettings, LayerKnowledge, knowledge_points, region_layers
 from ._knowledge_attack import MOVES, KnowledgeUnderAttack, LayerUnderAttack, knowledge_under_attack
@@ -94,9 +95,11 @@ __all__ = [
     "Component",
     "ConceptSimilarity",
     "CorrectionRate",
+    "EquilibriumView",
     "Explanation",
     "ExplanationSettings",
     "GapTest",
+    "GradientMode",
     "GraphComparison",
     "Kind",
     "KnowledgePoints",
@@ -146,6 +149,7 @@ __all__ = [
     "cost_attack_attribution",
     "cost_attack_orders",
     "cost_bottleneck",
+    "cost_equilibria",
     "cost_explanation",
     "cost_order_detector",
     "cost_perturbation_components",
@@ -154,6 +158,7 @@ __all__ = [
     "cost_smooth_grad",
     "cutout",
     "dropout_weights",
+    "equilibria",
     "exact_bottleneck",
     "explanations",
     "fisher_ratio",
@@ -161,6 +166,7 @@ __all__ = [
     "fourier_rings",
     "gap_test",
     "high_pass",
+    "implicit_layers",
     "input_dropout",
     "knowledge_points",
     "knowledge_threshold",

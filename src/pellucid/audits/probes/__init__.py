@@ -17,6 +17,7 @@ from ._corruptions import Corruptions
 from ._diversity import FeatureDiversity
 from ._explain import Explain
 from ._explain_graph import ExplainGraph
+from ._implicit import ImplicitLayers
 from ._reliance import Reliance
 from ._robustness import Robustness
 
@@ -34,6 +35,7 @@ __all__ = [
     "Explain",
     "ExplainGraph",
     "FeatureDiversity",
+    "ImplicitLayers",
     "Reliance",
     "Robustness",
 ]
@@ -48,5 +50,7 @@ PROBES: MappingProxyType[str, Probe] = _by_name(
 )
 """The probes of an audit by name, in the order it runs them."""
 
-MORE: MappingProxyType[str, Probe] = _by_name(AttackAttributions(), AttackOrderings(), Corruptions(), Reliance())
-"""Probes that an audit runs only where they are asked for by name."""
+MORE: MappingProxyType[str, Probe] = _by_name(
+    AttackAttributions(), AttackOrderings(), Corruptions(), Reliance(), ImplicitLayers()
+)
+"""Probes that an audit runs only where they are asked for by name, or where they say that they suit the model."""
