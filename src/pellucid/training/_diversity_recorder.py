@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, final
+from typing import Any, Literal, final
 
 import msgspec
 import torch
@@ -133,7 +133,7 @@ class DiversityRecorder:
             reduce=reduce,
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> DiversityRecorder:
         self.start(0)
         return self
 
