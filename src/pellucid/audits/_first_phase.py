@@ -487,7 +487,7 @@ def _shrunk(history: DiversityHistory) -> float:
 def _biased(history: DiversityHistory) -> float:
     """Return how far above a random network without biases the most alike layer lies before training."""
     values = history.features("similarity")
-    if not len(values):
+    if not len(values) or not history.head.biases:
         return 0.0
     above = [s - r for s, r in zip(values[0].tolist(), history.reference, strict=True) if math.isfinite(s - r)]
     return max(above, default=0.0)

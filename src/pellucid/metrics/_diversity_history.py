@@ -39,6 +39,7 @@ class DiversityHead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         input_similarity: mean cosine of what the first linear layer is given.
         every, gradients_every: steps between two measurements.
         reduce: what is compared of feature maps.
+        biases: whether a linear or convolutional layer has a bias.
         schema: version of this file.
     """
 
@@ -50,6 +51,7 @@ class DiversityHead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     every: int
     gradients_every: int
     reduce: str
+    biases: bool = True
     schema: int = 1
 
 

@@ -89,6 +89,7 @@ class DiversityMeter:
         self.kinds = tuple(type(modules[name.partition(" (call")[0]]).__name__ for name in self.layers)
         self._linear = tuple(layer.name for layer in linear)
         self._norms: list[Any] = [m for m in model.modules() if isinstance(getattr(m, "running_mean", None), Tensor)]
+        self.biases = any(getattr(modules[name], "bias", None) is not None for name in self._linear)
         self.inputs: Tensor | None = None
         if linear:  # what the first layer is given, after any scaling inside the model
             self.inputs = per_sample_gradients(model, self.x, self.labels, self._linear[:1], loss=loss)[0].inputs

@@ -131,6 +131,7 @@ class DiversityRecorder:
             every=every,
             gradients_every=gradients_every,
             reduce=reduce,
+            biases=self.meter.biases,
         )
 
     def __enter__(self) -> DiversityRecorder:

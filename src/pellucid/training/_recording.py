@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import msgspec
 from msgspec import Meta
@@ -19,6 +19,7 @@ from ._diversity_recorder import FILE, DiversityRecorder, OnNotice
 Positive = Annotated[int, Meta(ge=1)]
 
 
+@runtime_checkable
 class Recorder(Protocol):
     """Watches a training step by step and keeps what it sees in the folder of the run."""
 
