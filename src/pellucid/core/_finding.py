@@ -247,7 +247,48 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True, tag="graph", forbid_unkno
     word_owners: tuple[int, ...] = ()
 
 
-Exhibit = Curve | Table | Heatmap | Gallery | Graph
+Place = tuple[float, float, float]
+"""A place in three dimensions."""
+
+
+class Dot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One point of a scatter.
+
+    Args:
+        at: where it lies.
+        group: number of its group.
+        label: what is said of it when it is reached.
+        path: where it goes from there, step by step; empty if it stays.
+    """
+
+    at: Place
+    group: int
+    label: str = ""
+    path: tuple[Place, ...] = ()
+
+
+class Scatter(msgspec.Struct, frozen=True, kw_only=True, tag="scatter", forbid_unknown_fields=True):
+    """Points in three dimensions that can be turned around, seen from zero: directions and lengths count.
+
+    Args:
+        title, caption: above and below it.
+        groups: names of the groups, such as classes; groups have colors and shapes of their own.
+        dots: the points.
+        arrows: a direction of each group, of any length; empty for none.
+        thumbnails: a small picture of each point, uint8 `(H, W)` or `(H, W, 3)`; empty for none.
+        length: what the distance from zero means, such as "certainty".
+    """
+
+    title: str
+    groups: tuple[str, ...]
+    dots: tuple[Dot, ...]
+    arrows: tuple[Place, ...] = ()
+    thumbnails: tuple[np.ndarray, ...] = ()
+    length: str = ""
+    caption: str = ""
+
+
+Exhibit = Curve | Table | Heatmap | Gallery | Graph | Scatter
 
 
 _MOODS: dict[str, Mood] = {"fine": "good", "watch": "care", "weak": "bad"}
@@ -301,7 +342,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         reason: the rule that gave the level, and why that rule.
         advice: what to do next.
         measures: further numbers; comparisons join on their names too.
-        exhibits: curves, tables, heatmaps, galleries and graphs.
+        exhibits: curves, tables, heatmaps, galleries, graphs and scatters.
         provenance: seed, cost, samples, settings, versions.
         references: arXiv ids or other references of the method.
         cautions: what limits the answer, one sentence each.

@@ -14,9 +14,9 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
-from pellucid.core import Exhibit, Finding, Level, Measure
+from pellucid.core import Exhibit, Finding, Level, Measure, Scatter
 
-from . import _figures, _format, _graph, _pictures
+from . import _figures, _format, _graph, _pictures, _scatter
 from ._bibliography import bibliography
 from ._report import Comparison, Difference, Planned, Report
 
@@ -40,8 +40,16 @@ UNCLEAR = ("no clear difference", "not tested")
 def write_html(report: Report | Comparison) -> str:
     """Return the page of a report or a comparison; the same report gives the same page."""
     if isinstance(report, Comparison):
-        return _render("comparison.html.j2", _comparison(report))
-    return _render("audit.html.j2", _audit(report))
+        return _render("comparison.html.j2", _comparison(report), _needed(report))
+    return _render("audit.html.j2", _audit(report), _needed(report))
+
+
+def _needed(report: Report | Comparison) -> tuple[str, ...]:
+    """Return the names of the scripts that a page needs."""
+    parts = [report.before, report.after] if isinstance(report, Comparison) else [report]
+    shown = [e for part in parts for finding in part.findings for e in finding.exhibits]
+    shown += report.exhibits if isinstance(report, Comparison) else ()
+    return tuple(name for name in _SCRIPTS if name != "scatter" or any(isinstance(e, Scatter) for e in shown))
 
 
 def _audit(report: Report) -> dict[str, Any]:
@@ -111,9 +119,9 @@ def _sections(findings: Iterable[Finding]) -> list[tuple[str, Level, list[Findin
     ]
 
 
-def _render(template: str, context: dict[str, Any]) -> str:
+def _render(template: str, context: dict[str, Any], needed: tuple[str, ...]) -> str:
     styles = [_asset("templates/page.css")]
-    scripts = {name: _asset(path) for name, path in _SCRIPTS.items()}
+    scripts = {name: _asset(_SCRIPTS[name]) for name in needed}
     policy = "; ".join(
         (
             "default-src 'none'",
@@ -142,6 +150,7 @@ _SCRIPTS = {
     "boot": "templates/boot.js",
     "echarts": "vendor/echarts.common.min.js",
     "page": "templates/page.js",
+    "scatter": "templates/scatter.js",
 }
 
 
@@ -198,6 +207,7 @@ def _environment() -> jinja2.Environment:
         "overlay_of": _pictures.overlay,
         "per_row": per_row,
         "ruler_of": ruler,
+        "scatter_of": _scatter.drawn_scatter,
         "shades_of": _figures.shades,
         "sheet_of": _figures.sheet,
         "signed": _format.signed,

@@ -30,6 +30,7 @@ from pellucid.core import (
     Panel,
     Picture,
     RunError,
+    Scatter,
     Table,
     is_leftover,
     read_tensors,
@@ -38,6 +39,8 @@ from pellucid.core import (
     write_atomic,
     write_tensors,
 )
+
+from ._scatter import scatter_problem
 
 SCHEMA_VERSION = 1
 
@@ -337,7 +340,7 @@ def _problem(exhibit: Exhibit) -> str:
         return ""
     if isinstance(exhibit, Gallery):
         return next(filter(None, map(_picture_problem, exhibit.pictures)), "")
-    return graph_problem(exhibit)
+    return scatter_problem(exhibit) if isinstance(exhibit, Scatter) else graph_problem(exhibit)
 
 
 def graph_problem(graph: Graph) -> str:
