@@ -15,6 +15,15 @@ def windows(x, crop, flip):
     return torch.stack(found + ([image.flip(2) for image in found] if flip else []))
 
 
+def test_shares_of_mixes_follow_the_beta_distribution_and_the_ids():
+    ids, rng = torch.arange(4000), Stream(1)
+    for alpha in (0.2, 1.0, 3.0):
+        shares = Augment(mixup=alpha).shares(4000, rng=rng.at(ids))
+        assert shares.mean().item() == pytest.approx(0.5, abs=0.02)
+        assert shares.var().item() == pytest.approx(1 / (4 * (2 * alpha + 1)), abs=0.01)
+        assert torch.equal(Augment(mixup=alpha).shares(3, rng=rng.at(ids[5:8])), shares[5:8])
+
+
 @pytest.mark.parametrize(("flip", "crop"), [(True, 0), (False, 2), (True, 2)])
 def test_each_image_becomes_one_of_its_windows_and_mirrors(rng, flip, crop):
     changed = Augment(flip=flip, crop=crop)(X, rng=rng.at(IDS))

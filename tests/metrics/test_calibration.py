@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from pellucid.core import Stream
-from pellucid.metrics import calibration
+from pellucid.metrics import calibration, fit_temperature
 
 
 def two_class(p: Tensor) -> Tensor:
@@ -83,3 +83,28 @@ def test_certain_and_right_is_perfect() -> None:
 def test_needs_a_bin() -> None:
     with pytest.raises(ValueError, match="bins must be at least 1, got 0"):
         calibration(torch.zeros(2, 2), torch.tensor([0, 1]), bins=0)
+
+
+def test_the_temperature_is_found_again(rng):
+    """Labels drawn from softmax(2.5 z) ask for the factor 2.5, and the answers stay what they are."""
+    z = rng.child("z").normal((20_000, 4), dtype=torch.float64)
+    lot = rng.child("lot").uniform((20_000, 1), dtype=torch.float64)
+    labels = ((2.5 * z).softmax(1).cumsum(1) < lot).sum(1).clamp_max(3)
+    found = fit_temperature(z, labels)
+    assert found == pytest.approx(2.5, abs=0.1)
+    assert fit_temperature(z * 10, labels) == pytest.approx(found / 10, rel=1e-6)
+    best = F.cross_entropy(found * z, labels)
+    assert all(best < F.cross_entropy(found * factor * z, labels) for factor in (0.98, 1.02))
+
+
+def test_a_sample_of_weight_two_is_two_samples(rng):
+    z, labels = rng.normal((30, 3)), rng.child("y").integers(3, (30, 1))[:, 0]
+    twice = fit_temperature(torch.cat([z, z[:7]]), torch.cat([labels, labels[:7]]))
+    weights = torch.tensor([2.0] * 7 + [1.0] * 23)
+    assert fit_temperature(z, labels, weights=weights) == pytest.approx(twice, rel=1e-6)
+
+
+def test_temperatures_without_an_end_are_bounded():
+    z = torch.eye(3)
+    assert fit_temperature(z, torch.arange(3)) == 1e4
+    assert fit_temperature(z, torch.tensor([1, 2, 0])) == 1e-4

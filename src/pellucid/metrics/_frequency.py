@@ -50,7 +50,7 @@ def frequency_groups(counts: Sequence[int] | Int[Tensor, " k"]) -> FrequencyGrou
 
 
 def group_accuracy(
-    correct: Bool[Tensor, " n"], labels: Int[Tensor, " n"], groups: FrequencyGroups
+    correct: Bool[Tensor, " n"], labels: Int[Tensor, " _"], groups: FrequencyGroups
 ) -> dict[str, Interval[float]]:
     """How often is a classifier right on frequent, medium and rare classes? With Wilson's intervals at 95 %.
 

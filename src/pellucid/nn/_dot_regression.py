@@ -16,7 +16,7 @@ Balance = Literal["none", "batch", "counts"]
 def dot_regression_loss(
     features: Float[Tensor, "b d"],
     labels: Int[Tensor, " b"],
-    prototypes: Float[Tensor, "d k"],
+    prototypes: Float[Tensor, "_ k"],
     *,
     feature_norm: float = 1.0,
     weights: Float[Tensor, " b"] | None = None,

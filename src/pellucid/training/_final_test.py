@@ -83,7 +83,8 @@ def _by_frequency(right: Tensor, dataset: Dataset, class_counts: Sequence[int]) 
         rows = list(classes)
         if classes and int(held[rows].sum()):
             numbers = [class_counts[k] for k in classes]
-            label = f"accuracy on the {_GROUPS[name]} ({min(numbers):,} to {max(numbers):,} training samples each)"
+            many = f"{max(numbers):,}" if min(numbers) == max(numbers) else f"{min(numbers):,} to {max(numbers):,}"
+            label = f"accuracy on the {_GROUPS[name]} ({many} training samples each)"
             figures.append(_figure(f"accuracy_{name}", label, int(right[rows].sum()), int(held[rows].sum())))
     return figures
 
