@@ -13,9 +13,11 @@ from pellucid.nn import (
     ConvergenceWarning,
     Implicit,
     Neumann,
+    NewtonKrylov,
     OneStep,
     Phantom,
     Picard,
+    Solver,
     attach_gradient,
     fixed_point,
 )
@@ -219,6 +221,24 @@ def test_autocast_reaches_the_parameters_and_keeps_residuals_in_single() -> None
     solution.value.sum().backward()
     assert cell.weight.grad is not None
     assert (cell.weight.grad != 0).any()
+
+
+@pytest.mark.parametrize("solver", [Anderson(), Broyden(), NewtonKrylov(krylov=3)], ids=name)
+def test_solvers_compute_in_single_under_autocast(solver: Solver) -> None:
+    torch.manual_seed(0)
+    w, x = 0.3 * torch.randn(6, 6), torch.randn(3, 6)
+    seen = set()
+
+    def f(h: Tensor, x: Tensor) -> Tensor:
+        seen.add((h @ w).dtype)
+        return torch.tanh(h @ w + x).float()
+
+    with torch.autocast("cpu", torch.bfloat16):
+        solution = fixed_point(f, torch.zeros(3, 6), solver, Implicit(solver), inputs=(x,))
+    assert seen == {torch.bfloat16}, "the cell alone is cast"
+    exact = fixed_point(f, torch.zeros(3, 6), solver, Implicit(solver), inputs=(x,))
+    assert solution.history.dtype == torch.float32
+    assert_close(solution.value, exact.value, atol=0.02, rtol=0)
 
 
 def test_an_exact_gradient_that_was_not_reached_is_said(net: Net) -> None:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ._solvers import Anderson, Solver
-from ._state import Cell
+from ._state import Cell, full_precision
 
 
 class ConvergenceWarning(RuntimeWarning):
@@ -205,7 +205,8 @@ class _Corrected(torch.autograd.Function):
                 "Implicit and Neumann give first derivatives only; for derivatives of a gradient (create_graph=True) "
                 "use backward=Phantom(...), which is unrolled"
             )
-        return ctx.correct(v), None
+        with full_precision(v.device):
+            return ctx.correct(v), None
 
 
 BACKWARDS: Mapping[str, type[Implicit | Phantom | Neumann | OneStep]] = MappingProxyType(

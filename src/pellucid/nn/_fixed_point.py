@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ._backwards import Backward, ConvergenceWarning, Phantom
 from ._solvers import Anderson, Solver
-from ._state import Cell, Packing, State, check_rows
+from ._state import Cell, Packing, State, check_rows, full_precision
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def fixed_point(
     if drop:
         check_rows(inputs, len(x0))
     cell = Cell(f, packing, inputs or (), len(x0))
-    with torch.no_grad():
+    with torch.no_grad(), full_precision(x0.device):
         found = solver.solve(cell, x0, drop=drop, grain=lambda: cell.grain)
     if bool(found.diverged.any()):
         _warn_diverged(found.diverged, found.converged)
@@ -132,12 +132,16 @@ def attach_gradient(
 
 def _value(cell: Cell, h: Tensor, fh: Tensor | None, backward: Backward, *, keep_value: bool) -> Tensor:
     if not torch.is_grad_enabled():
-        return h if keep_value else backward.value(cell, h, cell(h) if fh is None else fh)
+        if keep_value:
+            return h
+        with full_precision(h.device):
+            return backward.value(cell, h, cell(h) if fh is None else fh)
     # Autocast keeps the half-precision copies of weights that the solver made without gradients.
     torch.clear_autocast_cache()
     cell.expected = fh  # the backward pass calls the cell at h first, where the solver was already
-    value = backward.attach(cell, h)
-    return _Swapped.apply(value, h) if keep_value else value  # type: ignore[no-any-return, no-untyped-call]
+    with full_precision(h.device):
+        value = backward.attach(cell, h)
+    return _Swapped.apply(value, h) if keep_value else value  # type: ignore[no-untyped-call]
 
 
 class _Swapped(torch.autograd.Function):

@@ -79,14 +79,14 @@ def iterate(
             left = n if not n else int((~state.done).sum())
             if not left:
                 break
-            if drop and left <= _WORTH_DROPPING * len(state.x):
+            if drop and left <= _WORTH_DROPPING * state.x.shape[0]:
                 chosen = (~state.done).nonzero()[:, 0]
                 whole = state if whole is None else whole.put(rows, state)
                 rows = chosen if rows is None else rows[chosen]
                 state = state.at(chosen)
                 method.keep(chosen)
         proposed = method.propose(state.x, state.fx, rows)
-        x = torch.where(state.done[:, None], state.x, proposed)
+        x = _taken(~state.done, proposed, state.x)
         state.advance(x, call(x, rows))
         history.append(state.residual if rows is None else history[-1].index_copy(0, rows, state.residual))
     if whole is not None:
@@ -130,23 +130,18 @@ class _Rows:
         """Take the next points of the samples that are not done."""
         gap, size = gaps(x, fx)
         residual = gap / (size + 1e-9) if self.stop == "relative" else gap
-        active = ~self.done
-        broken = active & ~torch.isfinite(gap + size)
-        converged = active & ~broken & (residual < self.tol)
+        active, finite = ~self.done, torch.isfinite(gap + size)
+        converged, broken = active & finite & (residual < self.tol), active & ~finite
         # A length, not a relative residual, says which point is best: far out the relative one is small by itself.
-        better = active & ~broken & (converged | (gap <= self.best_gap))
+        better = converged | (active & finite & (gap <= self.best_gap))
         self.x, self.fx = x, fx
-        self.gap = torch.where(active, gap, self.gap)
-        self.residual = torch.where(active, residual, self.residual)
+        self.gap, self.residual = torch.where(active, gap, self.gap), torch.where(active, residual, self.residual)
         self.best_x, self.best_fx = _taken(better, x, self.best_x), _taken(better, fx, self.best_fx)
         self.best_gap = torch.where(better, gap, self.best_gap)
         self.best_residual = torch.where(better, residual, self.best_residual)
         self.steps = self.steps + active
-        self.done, self.converged, self.broken = (
-            self.done | broken | converged,
-            self.converged | converged,
-            self.broken | broken,
-        )
+        self.converged, self.broken = self.converged | converged, self.broken | broken
+        self.done = self.converged | self.broken
 
     def _tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}

@@ -13,7 +13,7 @@ from torch import Tensor
 from pellucid.core import Stream, evaluating
 
 from ._newton_krylov import arnoldi, jacobian_product
-from ._state import Cell, Packing, State
+from ._state import Cell, Packing, State, full_precision
 
 
 def spectral_radius(
@@ -133,7 +133,7 @@ def _linearized(
             (found,) = torch.autograd.grad(out, h, u, retain_graph=True, allow_unused=True)
             return torch.zeros_like(u) if found is None else found
 
-        with torch.no_grad():
+        with torch.no_grad(), full_precision(h.device):
             yield cell, h.detach(), pull
 
 

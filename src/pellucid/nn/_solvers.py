@@ -212,17 +212,16 @@ class _Mixing:
         self.values[:, place], self.residuals[:, place] = fx, residual
         product = torch.bmm(self.residuals[:, :n], residual[:, :, None])[:, :, 0]
         self.products[:, place, :n] = self.products[:, :n, place] = product
-        plain = fx if self.mixing == 1 else torch.lerp(x, fx, self.mixing)
         if n == 1:
-            return plain
-        alpha = self._weights(n).to(x.dtype)[:, None]
+            return fx if self.mixing == 1 else torch.lerp(x, fx, self.mixing)
+        alpha = self._weights(n, place).to(x.dtype)[:, None]
         mixed = torch.bmm(alpha, self.values[:, :n])[:, 0]
         if self.mixing != 1:
             mixed = mixed - (1 - self.mixing) * torch.bmm(alpha, self.residuals[:, :n])[:, 0]
-        return torch.where(torch.isfinite(mixed).all(1, keepdim=True), mixed, plain)
+        return mixed
 
-    def _weights(self, n: int) -> Tensor:
-        """Return mixing weights (b, n); not finite where the system has no solution."""
+    def _weights(self, n: int, place: int) -> Tensor:
+        """Return mixing weights (b, n); where the system has no solution, those of a plain step from the last point."""
         products = self.products[:, :n, :n].to(torch.float64)
         size = products.diagonal(dim1=1, dim2=2).sqrt().clamp_min(torch.finfo(torch.float64).tiny)
         # In units of each residual's length the diagonal is 1, whatever the scale of the problem.
@@ -234,7 +233,10 @@ class _Mixing:
         factor, failed = torch.linalg.cholesky_ex(system)
         solved = torch.cholesky_solve(weight[:, :, None], factor)[:, :, 0] * weight
         alpha = solved / solved.sum(1, keepdim=True)
-        return torch.where(failed[:, None] == 0, alpha, torch.nan)
+        plain = torch.zeros_like(alpha[:1])
+        plain[:, place] = 1
+        usable = (failed[:, None] == 0) & torch.isfinite(alpha).all(1, keepdim=True)
+        return torch.where(usable, alpha, plain)
 
     def keep(self, chosen: Tensor) -> None:
         self.values, self.residuals = self.values.index_select(0, chosen), self.residuals.index_select(0, chosen)
@@ -255,9 +257,7 @@ class _QuasiNewton:
         if self.before is not None:
             self._update(x - self.before[0], gap - self.before[1])
         self.before = x, gap
-        step = -self._times(self.u, self.v, gap)
-        # A step that is not finite is replaced by a plain one.
-        return x + torch.where(torch.isfinite(step).all(1, keepdim=True), step, gap)
+        return x - self._times(self.u, self.v, gap)
 
     def _times(self, left: Tensor, right: Tensor, y: Tensor) -> Tensor:
         """Return -y + sum_i left_i (right_i . y)."""
@@ -273,11 +273,16 @@ class _QuasiNewton:
             self.u[:, place] = 0
         v = self._times(self.v, self.u, moved)
         u = moved - self._times(self.u, self.v, changed)
-        inner = (v * changed).sum(1, keepdim=True)
-        tiny = torch.finfo(u.dtype).eps * v.norm(dim=1, keepdim=True) * changed.norm(dim=1, keepdim=True)
-        u = u / inner
-        usable = (inner.abs() > tiny) & torch.isfinite(u).all(1, keepdim=True) & torch.isfinite(v).all(1, keepdim=True)
-        self.u[:, place], self.v[:, place] = torch.where(usable, u, 0.0), torch.where(usable, v, 0.0)
+        inner = (v * changed).sum(1)
+        u = u / inner[:, None]
+        size = torch.linalg.vector_norm(v, dim=1)
+        tiny = torch.finfo(u.dtype).eps * size * torch.linalg.vector_norm(changed, dim=1)
+        # A term that is not finite, or of a sample that stands still, is left out.
+        usable = (inner.abs() > tiny) & torch.isfinite(size) & torch.isfinite(torch.linalg.vector_norm(u, dim=1))
+        if usable.device.type == "cpu" and bool(usable.all()):
+            self.u[:, place], self.v[:, place] = u, v
+        else:
+            self.u[:, place], self.v[:, place] = (torch.where(usable[:, None], part, 0.0) for part in (u, v))
         self.count += 1
 
     def keep(self, chosen: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -45,16 +46,16 @@ class Packing:
     def pack(self, z: State) -> Float[Tensor, "b d"]:
         """Return the matrix of a state; a view where nothing has to be moved."""
         parts = (z,) if isinstance(z, Tensor) else z
-        rows = [part.reshape(len(part), size) for part, size in zip(parts, self.sizes, strict=True)]
+        rows = [part.reshape(part.shape[0], size) for part, size in zip(parts, self.sizes, strict=True)]
         return (rows[0] if len(rows) == 1 else torch.cat(rows, 1)).to(self.precision)
 
     def unpack(self, rows: Float[Tensor, "b d"]) -> State:
         """Return the state of a matrix, in the dtype of the first state."""
-        rows = rows.to(self.dtype)
+        rows, n = rows.to(self.dtype), rows.shape[0]
         if self.single:
-            return rows.reshape(len(rows), *self.shapes[0])
+            return rows.reshape(n, *self.shapes[0])
         pieces = torch.split(rows, self.sizes, 1)
-        return tuple(p.reshape(len(rows), *shape) for p, shape in zip(pieces, self.shapes, strict=True))
+        return tuple(p.reshape(n, *shape) for p, shape in zip(pieces, self.shapes, strict=True))
 
     def check(self, z: object, n: int) -> State:
         """Return what a cell gave for `n` samples, if it is a state like the one it got."""
@@ -96,8 +97,11 @@ class Cell:
         self.evaluations = 0
         # The largest rounding error, relative, of the coarsest numbers that the cell computes with, as far as is known.
         self.grain = torch.finfo(packing.dtype).eps / 2
+        # Autocast is for the cell alone: it would turn the products inside a solver to half precision too.
+        self.autocast: torch.dtype | None = None
         if torch.is_autocast_enabled(packing.device.type):
-            self.grain = torch.finfo(torch.get_autocast_dtype(packing.device.type)).eps / 2
+            self.autocast = torch.get_autocast_dtype(packing.device.type)
+            self.grain = torch.finfo(self.autocast).eps / 2
         self.expected: Tensor | None = None  # what the next call must give, but for rounding
         self._rows: Tensor | None = None
         self._picked = inputs
@@ -110,15 +114,28 @@ class Cell:
             if rows is not self._rows:
                 self._rows, self._picked = rows, picked(self.inputs, rows)
             inputs = self._picked
-        z = self.packing.check(self.f(self.packing.unpack(x), *inputs), len(x))
-        self.evaluations += len(x)
+        if self.autocast is None:
+            image = self.f(self.packing.unpack(x), *inputs)
+        else:
+            with torch.autocast(self.packing.device.type, self.autocast):
+                image = self.f(self.packing.unpack(x), *inputs)
+        z = self.packing.check(image, x.shape[0])
+        self.evaluations += x.shape[0]
         for part in (z,) if isinstance(z, Tensor) else z:
-            self.grain = max(self.grain, torch.finfo(part.dtype).eps / 2)
+            if part.dtype != self.packing.dtype:
+                self.grain = max(self.grain, torch.finfo(part.dtype).eps / 2)
         out = self.packing.pack(z)
         if self.expected is not None:
             expected, self.expected = self.expected, None
             check_same(expected, out.detach(), self.grain)
         return out
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Return a context without autocast."""
+    if not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def check_same(first: Tensor, second: Tensor, grain: float) -> None:
