@@ -63,12 +63,14 @@ def test_linf_draws_are_uniform(rng: Stream) -> None:
     assert abs(float(edge.mean()) - 0.075) < 4 * 0.25 / 12**0.5 / 20_000**0.5
 
 
-def test_l2_draws_are_uniform_in_the_ball(rng: Stream) -> None:
-    """In d dimensions a share r**d of the volume lies within radius r."""
-    x = torch.zeros(20_000, 3)
-    radius = L2(2.0, bounds=None).size(x, L2(2.0, bounds=None).sample(x, rng)) / 2
+def test_l2_draws_are_uniform_in_direction_and_length(rng: Stream) -> None:
+    x, space = torch.zeros(20_000, 3), L2(2.0, bounds=None)
+    drawn = space.sample(x, rng)
+    radius = space.size(x, drawn) / 2
     for r in (0.3, 0.6, 0.9):
-        assert abs(float((radius < r).double().mean()) - r**3) < 4 * (r**3 * (1 - r**3) / 20_000) ** 0.5
+        assert abs(float((radius < r).double().mean()) - r) < 4 * (r * (1 - r) / 20_000) ** 0.5
+    height = drawn[:, 2] / (2 * radius)  # of a random direction in space, uniform in [-1, 1]
+    assert abs(float((height < 0.5).double().mean()) - 0.75) < 4 * (0.75 * 0.25 / 20_000) ** 0.5
 
 
 def test_spaces_are_values() -> None:

@@ -133,16 +133,16 @@ class L2:
         return _zeros(_inside(x, self.bounds, self.scale))
 
     def sample(self, x: Tensor, rng: Stream) -> Tensor:
-        """Return differences drawn uniformly from the ball, then projected into the bounds."""
+        """Return differences of uniform direction and length, then projected into the bounds."""
         zeros = self.zeros(x)
         direction = rng.child("direction").normal(x.shape, device=x.device, dtype=zeros.dtype)
         unit = rng.child("radius").uniform((len(x), 1), device=x.device, dtype=torch.float64)
-        free = x[0].numel()
         if self.scale is not None:
             scale = self.scale.to(direction).expand(x.shape[1:])
-            direction, free = direction * (scale > 0), int((scale > 0).sum())
-        # The share of a ball's volume within radius r grows like r**d: most of it lies near the surface.
-        radius = self.eps * unit[:, 0] ** (1 / max(1, free))
+            direction = direction * (scale > 0)
+        # Uniform in the ball would be near its surface, where ascents of 20 steps fool fewer samples: 105 of 256 images
+        # of fashion-standard at 0.4, by starts of uniform length 110, from the input itself 111.
+        radius = self.eps * unit[:, 0]
         params = direction * _rows(radius / _norm(direction).clamp(min=1e-300), direction)
         return self.project(x, params if self.scale is None else params * scale)
 
