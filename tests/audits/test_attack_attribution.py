@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from pellucid.audits.probes import AttackAttributions
+from pellucid.audits.probes._attack_attribution import LADDER, _Rung
 from pellucid.core import Gallery, Stream, Subject
 
 
@@ -31,8 +32,8 @@ def subject(**more):
 
 @pytest.fixture(autouse=True)
 def smaller(monkeypatch):
-    for name, value in {"STEPS": 4, "END_STEPS": 20, "PERMUTATIONS": 2, "CONTEXTS": 4}.items():
-        monkeypatch.setattr(f"pellucid.audits.probes._attack_attribution.{name}", value)
+    place = "pellucid.audits.probes._attack_attribution"
+    monkeypatch.setattr(f"{place}.LADDER", (_Rung(2, 2, 3, 12, 4), _Rung(4, 2, 3, 12, 4), _Rung(4, 2, 4, 20, 4)))
 
 
 def test_the_corner_is_found_and_said():
@@ -61,3 +62,34 @@ def test_what_it_skips_and_refuses():
     assert "do not fit" in AttackAttributions(grid=(20, 20)).need(plain, effort="quick").skip
     with pytest.raises(ValueError, match="at least 2 regions"):
         AttackAttributions(grid=(1, 1))
+
+
+def test_a_small_budget_buys_fewer_samples_paths_and_steps():
+    whole, probe = subject(), AttackAttributions(grid=(2, 2))
+    need = probe.need(whole, effort="full")
+    assert need.least < need.wanted / 2
+    few = probe(whole, need.least, Stream(0))
+    assert sum(found.provenance.evaluations for found in few) <= need.least
+    assert few[0].provenance.settings["steps"] == 3
+    assert few[0].measure.low is None  # two samples do not say how far others would lie
+    assert "A larger --budget sharpens them" in few[0].cautions[0]
+    four = probe(whole, 2 * need.least, Stream(0))[0]
+    assert four.measure.low is not None
+    assert four.provenance.settings["steps"] == 3
+
+
+def test_the_least_of_the_ladder_is_modest():
+    """Of what a usual image costs at the end of the ladder."""
+    assert LADDER[0].samples * LADDER[0].permutations * LADDER[0].steps < 0.06 * LADDER[-1].samples * 4 * 15
+
+
+def test_groups_are_told_by_the_same_means_as_measured():
+    whole, probe = subject(), AttackAttributions(grid=(2, 2))
+    _, groups = probe(whole, probe.need(whole, effort="full").wanted, Stream(0))
+    lowers, place = (next(m for m in (groups.measure, *groups.measures) if m.name == name) for name in MEANS)
+    assert f"{place.value:.3g}% of their pixels" in groups.answer
+    words = {0: "All mainly raise", 100: "All mainly lower"}.get(lowers.value, f"{lowers.value:.3g}% of a sample's")
+    assert words in groups.answer
+
+
+MEANS = ("attack_lowers_true", "attack_foreground")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import final
+from typing import Literal, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -47,10 +47,30 @@ from ._accuracy import NO_LABELS
 from ._attack_exhibits import MOST_COMPONENTS, Attacked, group_exhibits, region_exhibits
 
 NORMS = ("l2", "linf")
-STEPS, END_STEPS, PERMUTATIONS, CONTEXTS = 15, 100, 4, 16
-WANTED, LEAST = {"quick": 4, "full": 8}, 2
-LARGE_WANTED, LARGE_LEAST, LARGE_BLOCKS, LARGE_CONTEXTS = {"quick": 1, "full": 4}, 1, 16, 8
-"""Of large images fewer are attacked, and their perturbations are cut into at most 16 x 16 blocks."""
+LARGE_BLOCKS = 16
+"""Perturbations of large images are cut into at most 16 x 16 blocks."""
+
+
+class _Rung(NamedTuple):
+    """How much is spent: samples, pairs of paths, steps on a path and at its ends, contexts of a group of pixels."""
+
+    samples: int
+    permutations: int
+    steps: int
+    end_steps: int
+    contexts: int
+
+
+LADDER = (
+    _Rung(2, 2, 6, 40, 4),
+    _Rung(4, 2, 6, 40, 4),
+    _Rung(4, 2, 8, 60, 8),
+    _Rung(4, 4, 15, 100, 16),
+    _Rung(8, 4, 15, 100, 16),
+)
+LARGE_LADDER = (_Rung(1, 2, 6, 40, 4), _Rung(1, 4, 15, 100, 8), _Rung(4, 4, 15, 100, 8))
+QUICK = {False: 2, True: 1}
+"""The rung that a quick audit asks for, of usual and of large images."""
 
 FEWEST_SPREAD = 4
 """Samples below which no interval is told: the draws of two or three do not say how far others would lie."""
@@ -98,30 +118,35 @@ class AttackAttributions:
             attack_regions(*_sides(subject), self.grid)
         except ValueError as error:
             return Need(0, 0, skip=str(error))
-        large = is_large(subject)
-        wanted = (LARGE_WANTED if large else WANTED)[effort]
-        each = self._each(subject)
+        ladder = _ladder(subject)
+        wanted = ladder[-1 if effort == "full" else QUICK[is_large(subject)]]
         return Need(
-            each * min(LARGE_LEAST if large else LEAST, len(subject)),
-            each * min(wanted, len(subject)),
+            self._cost(subject, ladder[0]),
+            self._cost(subject, wanted),
             memory=4 * 64 * 16 * subject.inputs[0].numel(),
-            remark=f"attacks fewer than {wanted} samples: less sure numbers",
+            remark=f"attacks fewer than {wanted.samples} samples, or by fewer paths and steps: less sure numbers",
         )
 
-    def _each(self, subject: Subject) -> int:
+    def _cost(self, subject: Subject, rung: _Rung) -> int:
+        return self._each(subject, rung) * min(rung.samples, len(subject))
+
+    def _each(self, subject: Subject, rung: _Rung) -> int:
         """Return the most evaluations that one attacked sample can cost."""
         regions = sum(
-            cost_attack_attribution(math.prod(self.grid), _how(subject, norm), permutations=PERMUTATIONS)
+            cost_attack_attribution(math.prod(self.grid), _how(subject, norm, rung), permutations=rung.permutations)
             for norm in NORMS
         )
-        block, contexts = _blocks(subject)
-        return TRIED + regions + 1 + cost_perturbation_components(*_sides(subject), block=block, contexts=contexts)
+        groups = cost_perturbation_components(*_sides(subject), block=_block(subject), contexts=rung.contexts)
+        return TRIED + regions + 1 + groups
 
     def __call__(self, subject: Subject, budget: int, rng: Stream, *, work: Work = ALONE) -> list[Finding]:
         """Answer in two findings: regions, and groups of pixels."""
-        n = min(WANTED["full"], budget // self._each(subject))
-        if not n:
+        ladder = _ladder(subject)
+        paid = [rung for rung in ladder if self._cost(subject, rung) <= budget]
+        if not paid:
             raise DataError("no sample can be attacked within the budget")  # `need` asked for more
+        rung = paid[-1]
+        n = min(ladder[-1].samples, budget // self._each(subject, rung))
         asked = subject.take(draw(subject, TRIED * n, rng=rng.child("samples")))
         assert asked.labels is not None
         right = (asked.logits(batch_size=forwards(subject)).argmax(1) == asked.labels).nonzero()[:, 0]
@@ -130,7 +155,7 @@ class AttackAttributions:
             why = "The model classifies none of the drawn samples correctly, so there is nothing to attack."
             return [self._nothing(asked, why, len(asked))]
         part = asked.take(draw(asked, n, rng=rng.child("attacked"), among=right))
-        found = self._measured(part, rng, work)
+        found = self._measured(part, rung, rng, work)
         work.on_step(1, 1)
         spent = len(asked) + int(found.evaluations.sum())
         attacked = found.full.isfinite().all(1).nonzero()[:, 0]
@@ -138,25 +163,25 @@ class AttackAttributions:
             return [self._nothing(part, "No perturbation was found that fools the model on any sample.", spent)]
         whole, kept = part.take(attacked), found.take(attacked)
         alone = spent - int(kept.grouping.sum()) if bool((kept.groups >= 0).any()) else spent
-        findings = [self._regions(whole, kept, alone, len(part), rng.child("intervals"))]
+        findings = [self._regions(whole, kept, rung, alone, len(part), rng.child("intervals"))]
         if alone < spent:
-            findings.append(self._components(whole, kept, spent - alone, rng.child("intervals")))
+            findings.append(self._components(whole, kept, rung, spent - alone, rng.child("intervals")))
         return findings
 
     # -- numbers --------------------------------------------------------------------------------------------------
 
-    def _measured(self, subject: Subject, rng: Stream, work: Work) -> Attacked:
+    def _measured(self, subject: Subject, rung: _Rung, rng: Stream, work: Work) -> Attacked:
         def compute(rows: Tensor, on_step: OnStep) -> dict[str, Tensor]:
             part = subject.take(rows)
             found = Attacked.empty(part, NORMS, math.prod(self.grid))
-            self._attack(part, found, rng.child("attacks").at(part.ids), on_step)
+            self._attack(part, found, rung, rng.child("attacks").at(part.ids), on_step)
             return found.tensors()
 
-        key = f"{self.grid}|{STEPS},{END_STEPS},{PERMUTATIONS},{CONTEXTS}|{rng.seed}"
+        key = f"{self.grid}|{tuple(rung)}|{rng.seed}"
         done = work.part(0.0, 0.99).map(self.name, subject.ids, compute, chunk=1 if is_large(subject) else 4, key=key)
         return Attacked(**done)
 
-    def _attack(self, subject: Subject, found: Attacked, rng: Stream, on_step: OnStep) -> None:
+    def _attack(self, subject: Subject, found: Attacked, rung: _Rung, rng: Stream, on_step: OnStep) -> None:
         """Fill in everything about some samples."""
         assert subject.labels is not None
         x, y, made = subject.inputs, subject.labels, {}
@@ -165,7 +190,7 @@ class AttackAttributions:
             def step(done: int, total: int, position: int = position) -> None:
                 on_step(round(1000 * (position + done / max(1, total)) / 3), 1000)
 
-            made[norm] = self._one_norm(subject, norm, rng, Work(on_step=step), found, position)
+            made[norm] = self._one_norm(subject, norm, rung, rng, Work(on_step=step), found, position)
         first, second = (made[norm] for norm in NORMS)
         if first is None or second is None:
             return
@@ -177,15 +202,15 @@ class AttackAttributions:
         found.answer[first.rows] = answers
         for place, k in enumerate(first.rows.tolist()):
             if int(answers[place]) != int(y[k]):  # else rounding put the answer back: it lies at the very boundary
-                _group(subject, k, found, rng.at(subject.ids[k : k + 1]))
+                _group(subject, k, found, rung, rng.at(subject.ids[k : k + 1]))
             on_step(round(1000 * (2 + (place + 1) / len(first.rows)) / 3), 1000)
 
     def _one_norm(
-        self, subject: Subject, norm: str, rng: Stream, work: Work, found: Attacked, position: int
+        self, subject: Subject, norm: str, rung: _Rung, rng: Stream, work: Work, found: Attacked, position: int
     ) -> AttackAttribution | None:
         """Attribute the cost in one norm; None where no sample was fooled."""
         assert subject.labels is not None
-        how = _how(subject, norm)
+        how = _how(subject, norm, rung)
         try:
             made = attack_attribution(
                 subject.model,
@@ -193,12 +218,12 @@ class AttackAttributions:
                 subject.labels,
                 regions=self.grid,
                 utility=how,
-                permutations=PERMUTATIONS,
+                permutations=rung.permutations,
                 rng=rng,
                 work=work,
             )
         except DataError:  # the search has been paid for
-            price = cost_attack_attribution(math.prod(self.grid), how, permutations=PERMUTATIONS)
+            price = cost_attack_attribution(math.prod(self.grid), how, permutations=rung.permutations)
             found.evaluations.add_(price)
             return None
         found.evaluations[0] += made.evaluations
@@ -210,7 +235,7 @@ class AttackAttributions:
 
     # -- findings -------------------------------------------------------------------------------------------------
 
-    def _regions(self, subject: Subject, found: Attacked, spent: int, tried: int, rng: Stream) -> Finding:
+    def _regions(self, subject: Subject, found: Attacked, rung: _Rung, spent: int, tried: int, rng: Stream) -> Finding:
         regions = math.prod(self.grid)
         few = max(1, regions // 4)
         shares = (found.values.sort(2, descending=True).values[:, :, :few].sum(2) / found.values.sum(2)).nan_to_num()
@@ -267,16 +292,16 @@ class AttackAttributions:
                     "cost": "size of the smallest perturbation found that changes the answer",
                     "norms": ", ".join(NORMS),
                     "attack": "fast minimum-norm, started from the best of the regions before",
-                    "steps": STEPS,
-                    "steps at the ends": END_STEPS,
-                    "paths": 2 * PERMUTATIONS,
+                    "steps": rung.steps,
+                    "steps at the ends": rung.end_steps,
+                    "paths": 2 * rung.permutations,
                 },
             ),
             references=REFERENCES,
-            cautions=_cautions(found, len(subject), tried),
+            cautions=_cautions(found, rung, len(subject), tried),
         )
 
-    def _components(self, subject: Subject, found: Attacked, spent: int, rng: Stream) -> Finding:
+    def _components(self, subject: Subject, found: Attacked, rung: _Rung, spent: int, rng: Stream) -> Finding:
         traits = found.traits
         known = traits[:, :, 0].isfinite()
         has = known.any(1)
@@ -298,19 +323,20 @@ class AttackAttributions:
                 share=True,
             ),
         ]
-        total, lowering = int(known.sum()), int(lowers.nansum())
-        mean = float(object_share[known].mean())
+        total = int(known.sum())
         groups = f"{count(int(has.sum()), 'sample')} hold {count(total, 'group')} of pixels that act together"
-        does = {0: "All mainly raise the wrong class", total: "All mainly lower the true class"}.get(
-            lowering,
-            f"{lowering} of {total} mainly {'lowers' if lowering == 1 else 'lower'} the true class, the others raise "
-            "the wrong one",
+        # The same means over samples as the measures, not shares of all groups: samples differ in how many they hold.
+        lower, place = (float(part.nanmean(1).nanmean()) for part in (lowers, object_share))
+        does = {0.0: "All mainly raise the wrong class", 1.0: "All mainly lower the true class"}.get(
+            lower,
+            f"In the mean over samples {percent(lower)} of a sample's groups mainly lower the true class, the others "
+            "raise the wrong one",
         )
         answer = (
-            f"The l2 perturbations of {groups}. {does}; {percent(mean)} of their pixels lie on what looks like the "
-            "object."
+            f"The l2 perturbations of {groups}. {does}, and {percent(place)} of their pixels lie on what looks like "
+            "the object."
         )
-        block, contexts = _blocks(subject)
+        block = _block(subject)
         return Finding(
             probe=self.name,
             name="attack-components",
@@ -330,7 +356,7 @@ class AttackAttributions:
                     "worth": "logit of the wrong answer minus logit of the true class",
                     "block": "2 pixels" if block is None else f"{block} pixels",
                     "interaction": "Shapley interaction of a group as one",
-                    "contexts": contexts,
+                    "contexts": rung.contexts,
                     "object": "border contrast: a guess from the image's colors",
                 },
             ),
@@ -372,15 +398,18 @@ def _sides(subject: Subject) -> tuple[int, int]:
     return subject.inputs.shape[2], subject.inputs.shape[3]
 
 
-def _how(subject: Subject, norm: str) -> MinimumCost:
-    return MinimumCost("l2" if norm == "l2" else "linf", steps=STEPS, end_steps=END_STEPS, bounds=subject.bounds)
+def _ladder(subject: Subject) -> tuple[_Rung, ...]:
+    return LARGE_LADDER if is_large(subject) else LADDER
 
 
-def _blocks(subject: Subject) -> tuple[int | None, int]:
-    """Return the side of a block, None for the usual one, and how many contexts are drawn."""
-    if not is_large(subject):
-        return None, CONTEXTS
-    return math.ceil(max(_sides(subject)) / LARGE_BLOCKS), LARGE_CONTEXTS
+def _how(subject: Subject, norm: str, rung: _Rung) -> MinimumCost:
+    name: Literal["l2", "linf"] = "l2" if norm == "l2" else "linf"
+    return MinimumCost(name, steps=rung.steps, end_steps=rung.end_steps, bounds=subject.bounds)
+
+
+def _block(subject: Subject) -> int | None:
+    """Return the side of a block, None for the usual one."""
+    return math.ceil(max(_sides(subject)) / LARGE_BLOCKS) if is_large(subject) else None
 
 
 def _compare(first: AttackAttribution, second: AttackAttribution, alike: Tensor) -> None:
@@ -395,17 +424,16 @@ def _compare(first: AttackAttribution, second: AttackAttribution, alike: Tensor)
                 alike[row, column] = map_iou(one, other)
 
 
-def _group(subject: Subject, k: int, found: Attacked, rng: Stream) -> None:
+def _group(subject: Subject, k: int, found: Attacked, rung: _Rung, rng: Stream) -> None:
     assert subject.labels is not None
-    block, contexts = _blocks(subject)
     own = perturbation_components(
         subject.model,
         subject.inputs[k].to(subject.device),
         found.delta[k].to(subject.device),
         int(subject.labels[k]),
         int(found.answer[k]),
-        block=block,
-        contexts=contexts,
+        block=_block(subject),
+        contexts=rung.contexts,
         rng=rng,
     )
     found.grouping[k] += own.evaluations
@@ -462,8 +490,15 @@ def _answer(found: Attacked, shares: Tensor, saved: Tensor, few: int, regions: i
     )
 
 
-def _cautions(found: Attacked, attacked: int, tried: int) -> tuple[str, ...]:
+def _cautions(found: Attacked, rung: _Rung, attacked: int, tried: int) -> tuple[str, ...]:
     cautions = []
+    best = LADDER[-1]
+    if (rung.permutations, rung.steps) < (best.permutations, best.steps):
+        cautions.append(
+            f"The budget paid for {2 * rung.permutations} paths with {rung.steps} steps at each set instead of "
+            f"{2 * best.permutations} with {best.steps}: costs are less exact upper limits, and shares of regions vary "
+            "more. A larger --budget sharpens them."
+        )
     if attacked < 8:
         narrow = "; intervals from so few are too narrow" if attacked >= FEWEST_SPREAD else ""
         cautions.append(f"{count(attacked, 'sample')} cannot stand for all{narrow}.")
