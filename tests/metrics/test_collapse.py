@@ -91,6 +91,15 @@ def test_two_passes_one_pass_and_the_dense_formula_agree(rng: Stream, weighting:
     assert collapse(h, y, weighting=weighting).nc1 == pytest.approx(expected, rel=1e-10)
 
 
+def test_hundreds_of_classes_take_another_way_to_the_same_number(rng: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    h, y = cloud(rng, [4] * 40, d=24)
+    wide, narrow = collapse(h, y).nc1, collapse(h[:, :24], y % 12).nc1
+    monkeypatch.setattr("pellucid.metrics._collapse_sums._FEW", 2)
+    assert collapse(h, y).nc1 == pytest.approx(wide, rel=1e-9)
+    assert collapse(h[:, :24], y % 12).nc1 == pytest.approx(narrow, rel=1e-9)
+    assert wide == pytest.approx(dense(h, y, 40, "class"), rel=1e-9)
+
+
 def test_variability_by_pairs_is_what_the_formula_says(rng: Stream) -> None:
     h, y = cloud(rng, [8, 30, 5])
     means = torch.stack([h[y == c].mean(0) for c in range(3)])
@@ -210,6 +219,18 @@ def test_float32_features_far_from_the_origin_lose_nothing(rng: Stream) -> None:
     near = (h.float() - 5).float()
     far = near.double() + 1e6  # exact in float64, not in float32
     assert collapse(far, y).cdnv == pytest.approx(collapse(near, y).cdnv, rel=1e-9)
+
+
+@pytest.mark.peers
+def test_another_library_finds_the_same(rng: Stream) -> None:
+    pytest.importorskip("einops", reason="needs the peers extra")
+    peer = pytest.importorskip("kowalski.neural_collapse", reason="needs the peers extra")
+    h, y = cloud(rng, [9, 30, 14, 5])
+    w = rng.child("w").normal((4, D), dtype=torch.float64)
+    parts = [h[y == c] for c in range(4)]
+    assert collapse(h, y).cdnv == pytest.approx(float(peer.class_distance_normalized_variance(parts)), rel=1e-9)
+    ideal = float(peer.classifier_etf_convergence(w))  # its simplex is in float32
+    assert simplex_geometry(w).gram == pytest.approx(ideal, rel=1e-6)
 
 
 class Net(nn.Module):

@@ -199,7 +199,7 @@ class NeuralCollapse:
         if self._first is None:
             self._first = First.start(double(h[:1024]).mean(0), self.classes, self._rates())
         for rows in chunks(h):
-            self._first.add(double(h[rows]), y[rows])
+            self._first.add(h[rows], y[rows])
 
     def second(self, h: Tensor, y: Tensor, logits: Tensor | None = None) -> None:
         """Take in the same features again; with the classifier's `logits` `(b, K)` also for NC4.
@@ -216,7 +216,7 @@ class NeuralCollapse:
         if self._second is None:
             self._second = Second.start(self._first, self.weighting, self._train_means)
         for rows in chunks(h):
-            self._second.add(double(h[rows]), y[rows], None if logits is None else logits[rows])
+            self._second.add(h[rows], y[rows], None if logits is None else logits[rows])
 
     def merge(self, other: NeuralCollapse) -> None:
         """Take in what another measurement saw, such as one of another part of the data.
