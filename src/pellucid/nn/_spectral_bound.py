@@ -30,9 +30,9 @@ class SpectralBound(nn.Module):
     """How can a map's largest gain stay below a bound while it is trained?
 
     The weight is `W = clamp(g, -bound, bound) W0 / s(W0)` with the learned scale g, which starts at `s(W0)` or the
-    bound, and s the largest singular value by power iteration. For a convolution that is the gain of the convolution itself, on inputs
-    of the given size. The reshaped kernel, which many programs normalize instead, can have a value as many times
-    smaller as the kernel has pixels on a side.
+    bound, and s the largest singular value by power iteration. For a convolution that is the gain of the convolution
+    itself, on inputs of the given size. The reshaped kernel, which many programs normalize instead, can have a value as
+    many times smaller as the kernel has pixels on a side.
 
     Power iteration comes from below, so right after a large step of an optimizer the gain may exceed the bound by a
     percent or so, until the next passes in training have followed.
@@ -59,7 +59,7 @@ class SpectralBound(nn.Module):
 
     def __init__(
         self,
-        map: LinearMap,
+        map: nn.Module,
         *,
         bound: float = 1.0,
         of: Literal["operator", "kernel"] = "operator",
@@ -74,7 +74,8 @@ class SpectralBound(nn.Module):
             raise ValueError("map must pad with zeros, by numbers of pixels")
         if of == "operator" and not isinstance(map, nn.Linear) and size is None:
             raise ValueError("size is needed for a convolution: height and width of its inputs, such as (14, 14)")
-        self.map, self.bound, self.of, self.size = map, bound, of, size
+        self.map: LinearMap = map
+        self.bound, self.of, self.size = bound, of, size
         self._held: Tensor | None = None
         weight = map.weight.detach()
         self.register_buffer("vector", torch.randn(self._vector_shape(), dtype=weight.dtype))

@@ -122,7 +122,7 @@ class FeedbackSpiking(nn.Module):
         self.feedback_from = feedback_from % (len(layers) + 1)
         self.last_info: SpikingInfo | None = None
 
-    def forward(self, x: Float[Tensor, "b ..."], *, layout: Layout = "constant") -> Float[Tensor, "b ..."]:
+    def forward(self, x: Tensor, *, layout: Layout = "constant") -> Float[Tensor, "b ..."]:
         """Return the rates of the last population.
 
         Args:
@@ -143,12 +143,12 @@ class FeedbackSpiking(nn.Module):
             return self._at_equilibrium(current, rates, masks, drive.steps)
 
     @torch.no_grad()
-    def spikes(self, x: Float[Tensor, "b ..."], *, layout: Layout = "constant") -> Tensor:
+    def spikes(self, x: Tensor, *, layout: Layout = "constant") -> Tensor:
         """Return the spikes of the last population, bool `(T, B, ...)`."""
         return self.simulate(x, layout=layout).spikes[-1]
 
     @torch.no_grad()
-    def simulate(self, x: Float[Tensor, "b ..."], *, layout: Layout = "constant") -> Simulation:
+    def simulate(self, x: Tensor, *, layout: Layout = "constant") -> Simulation:
         """Return the spikes and rates of all populations at every time step, without dropout."""
         drive = _Drive(self, x, layout)
         rates: list[list[Tensor]] = [[] for _ in range(len(self.layers) + 1)]
