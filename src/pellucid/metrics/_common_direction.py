@@ -54,7 +54,8 @@ class CommonDirection:
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the cross entropy of each sample."""
-    return F.cross_entropy(logits.float(), labels, reduction="none")
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return F.cross_entropy(wide, labels, reduction="none")
 
 
 def common_direction(

@@ -105,7 +105,7 @@ class DiversityMeter:
         Columns: mean cosine over all pairs of samples, over pairs of one class, over pairs of different classes, the
         share of samples whose features are all zero, and the features' root mean square.
         """
-        with evaluating(self.model, precise=False):
+        with evaluating(self.model, precise=False), self._kept_statistics():
             return self._features()
 
     def _features(self) -> Tensor:
@@ -115,6 +115,17 @@ class DiversityMeter:
             for batch in torch.split(self.x, self.batch_size):
                 self.model(batch)
         return self._of_features(parts)
+
+    @contextmanager
+    def _kept_statistics(self) -> Iterator[None]:
+        """Give normalizations over the batch their running statistics back: torch changes these unseen."""
+        kept = [(buffer, buffer.clone()) for norm in self._norms for buffer in norm.buffers()]
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, value in kept:
+                    buffer.copy_(value)
 
     @contextmanager
     def _own_statistics(self) -> Iterator[None]:
@@ -139,7 +150,7 @@ class DiversityMeter:
         """
         if not self._norms:
             return self._both()
-        with evaluating(self.model, precise=False):  # whose end gives the running statistics back
+        with evaluating(self.model, precise=False), self._kept_statistics():
             features = self._features()
             return features, self._both()[1]
 

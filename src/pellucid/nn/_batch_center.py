@@ -6,16 +6,12 @@ import copy
 from collections import OrderedDict
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pellucid.core import ModelError
-
-NormKind = Literal["center", "standardize", "layer", "rms"]
-Where = Literal["pre_activation", "post_activation"]
 
 ACTIVATIONS: tuple[type[nn.Module], ...] = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus,
@@ -115,7 +111,7 @@ NORMS: Mapping[str, type[nn.Module]] = MappingProxyType(
 """Normalizations of the features of a linear layer, by name; each takes the number of features."""
 
 
-def insert_norm(model: nn.Module, kind: NormKind, *, where: Where = "pre_activation") -> nn.Module:
+def insert_norm(model: nn.Module, kind: str, *, where: str = "pre_activation") -> nn.Module:
     """What would this network be with normalizations? A copy that has one at each hidden layer, with the same weights.
 
     Before the activations it comes after each linear or convolutional layer but the last one, which gives the answer;
@@ -163,7 +159,7 @@ def insert_norm(model: nn.Module, kind: NormKind, *, where: Where = "pre_activat
     return new
 
 
-def _norm(kind: NormKind, source: nn.Module) -> nn.Module:
+def _norm(kind: str, source: nn.Module) -> nn.Module:
     weight = next(source.parameters())
     if isinstance(source, nn.Linear):
         norm = NORMS[kind](source.out_features)

@@ -41,7 +41,8 @@ def to_log(text: str) -> None:
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the cross entropy of each sample."""
-    return F.cross_entropy(logits.float(), labels, reduction="none")
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return F.cross_entropy(wide, labels, reduction="none")
 
 
 @final
@@ -258,7 +259,7 @@ class DiversityRecorder:
         if "underflow" not in self._told and (text := self._underflow()):
             self._told.add("underflow")
             self.on_notice(text)
-        if "trapped" in self._told or phase.lasted <= self.patience:
+        if "trapped" in self._told or phase.lasted <= self.patience or not math.isfinite(phase.start):
             return
         report = self.phase()
         worst = report.worst
