@@ -45,7 +45,7 @@ def after(run: Run, task: str) -> dict[str, object]:
         with evaluating(run.model), torch.no_grad():
             right = (run.model(x).argmax(1) == few.labels).double().mean()
         info = layer.last_info
-        rows.append([steps, float(right), float(info.residual.mean()), float(info.rates[-1])])
+        rows.append([steps, float(right), float(info.residual.mean()), float(info.rates[-1].mean())])
     layer.time_steps = kept
     side = run.model.settings.sizes[-1]
     shape = (400,) if task != "events" else (run.model.settings.channels[-1], side, side)

@@ -90,7 +90,17 @@ def test_marks_without_labels_on_every_cell_are_a_heat_map() -> None:
     assert [h.opacity for h in drawing.heat] == [0.4, 0.8, 0.6, 0]
     assert [h.text for h in drawing.heat] == ["+1", f"{MINUS}2", "not measured", "0"]
     assert drawing.ends == (f"{MINUS}2", "+2")
+    assert drawing.diverging
     assert drawing.marks == ()
+
+
+def test_a_heat_map_without_numbers_below_zero_has_a_scale_from_zero() -> None:
+    marks = tuple(Mark(cells=(k,), weight=w) for k, w in enumerate((1.0, 2.0, None, 0.0)))
+    drawing = pictures.overlay(blank(4, 4, grid=(2, 2), marks=marks))
+    assert drawing.ends == ("0", "2")
+    assert not drawing.diverging
+    assert [h.text for h in drawing.heat] == ["1", "2", "not measured", "0"]
+    assert [h.opacity for h in drawing.heat] == [0.4, 0.8, 0.6, 0]
 
 
 def test_groups_stay_marks_over_a_heat_map() -> None:

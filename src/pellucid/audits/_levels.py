@@ -349,3 +349,37 @@ def implicit(converged: Interval[float], changed: Interval[float] | None, cosine
         f"At least {percent(SETTLED)} of the samples settle, and the gradient's cosine to the exact one is at least "
         f"{AGREES:g}.",
     )
+
+
+SETTLED = 0.1
+"""Largest distance of a rate from the equilibrium's equation, on average, up to which rates count as settled."""
+
+
+def settled(residual: float, best: float, steps: int, most: int) -> Judged:
+    """Judge how far spiking rates are from the equilibrium that training assumes.
+
+    Args:
+        residual: mean distance after the model's own number of steps.
+        best: the least mean distance with as many steps or more.
+        steps: the model's own.
+        most: steps tried at most.
+    """
+    if residual <= SETTLED:
+        return Judged(
+            "fine",
+            f"On average no rate lies more than {brief(SETTLED)} from the equilibrium's equation, whose gradient "
+            "training follows.",
+        )
+    if best <= SETTLED:
+        return Judged(
+            "watch",
+            f"Not at equilibrium: a rate lies more than {brief(SETTLED)} away on average, so training follows the "
+            f"gradient of another point than the one {count(steps, 'step')} reach; with more steps the same model "
+            "settles.",
+        )
+    more = f"not even after {count(most, 'step')}" if most > steps else "and there are no more steps to try"
+    return Judged(
+        "watch" if most <= steps else "weak",
+        f"Not at equilibrium: a rate lies more than {brief(SETTLED)} away on average, {more}; the gradients of training "
+        "are those of a point that the model does not reach.",
+    )

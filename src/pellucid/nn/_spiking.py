@@ -30,7 +30,7 @@ class SpikingInfo:
     """What the last pass of a `FeedbackSpiking` layer did.
 
     Args:
-        rates: mean rate of each population.
+        rates: `(B, ...)` of each population.
         residual: per sample, how far the rates of the population that feeds back are from the equilibrium's equation,
             at most over its neurons: `max |a - f(a)|`.
         steps: time steps simulated.
@@ -118,7 +118,7 @@ class FeedbackSpiking(nn.Module):
         self.input_map, self.feedback_map = input_map, feedback_map
         self.layers = nn.ModuleList(layers)
         self.neuron, self.time_steps, self.dropout = neuron, time_steps, dropout
-        self.backward: Backward | Surrogate = Implicit(Picard(max_iter=30, tol=1e-6)) if backward is None else backward
+        self.backward: Backward | Surrogate = self.usual_backward() if backward is None else backward
         self.feedback_from = feedback_from % (len(layers) + 1)
         self.last_info: SpikingInfo | None = None
 
@@ -141,6 +141,15 @@ class FeedbackSpiking(nn.Module):
             with torch.no_grad():
                 rates = self._simulated(drive, masks)
             return self._at_equilibrium(current, rates, masks, drive.steps)
+
+    @staticmethod
+    def usual_backward() -> Implicit:
+        """Return the default of `backward`: the exact gradient, by plain iteration."""
+        return Implicit(Picard(max_iter=30, tol=1e-6))
+
+    def mean_current(self, x: Tensor, *, layout: Layout = "constant") -> Float[Tensor, "b ..."]:
+        """Return the current that the mean input sends into population 1, for `equilibrium`."""
+        return _Drive(self, x, layout).mean_current()
 
     @torch.no_grad()
     def spikes(self, x: Tensor, *, layout: Layout = "constant") -> Tensor:
@@ -290,7 +299,7 @@ class FeedbackSpiking(nn.Module):
     def _note(self, rates: Sequence[Tensor], found: Tensor, steps: int) -> None:
         with torch.no_grad():
             residual = (rates[self.feedback_from] - found).abs().flatten(1).amax(1)
-            self.last_info = SpikingInfo(tuple(each.detach().mean() for each in rates), residual, steps)
+            self.last_info = SpikingInfo(tuple(each.detach() for each in rates), residual, steps)
 
 
 class _Drive:

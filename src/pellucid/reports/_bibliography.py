@@ -73,6 +73,11 @@ WORKS = {
         "Interpreting Attributions and Interactions of Adversarial Attacks",
         2021,
     ),
+    "2109.14247": (
+        "M. Xiao, Q. Meng, Z. Zhang, Y. Wang, Z. Lin",
+        "Training Feedback Spiking Neural Networks by Implicit Differentiation on the Equilibrium State",
+        2021,
+    ),
     "2111.01996": (
         "K. Sun and others",
         "Pareto Adversarial Robustness: Balancing Spatial Robustness and Sensitivity-based Robustness",

@@ -35,6 +35,7 @@ class Overlay:
         shapes: path of each player's area.
         heat: each player's area and color, where marks are a heat map.
         ends: the ends of the heat map's scale in words.
+        diverging: the heat map has numbers below 0, so that its scale runs from minus to plus.
         marks: the marks that show one at a time.
         glyph: width and height of a mark's small drawing.
         arrows: path of all arrows.
@@ -49,6 +50,7 @@ class Overlay:
     shapes: tuple[str, ...] = ()
     heat: tuple[HeatShape, ...] = ()
     ends: tuple[str, str] = ("", "")
+    diverging: bool = False
     marks: tuple[MarkShape, ...] = ()
     glyph: tuple[int, int] = (GLYPH_WIDTH, GLYPH_WIDTH)
     arrows: str = ""
@@ -81,7 +83,8 @@ def overlay(picture: Picture) -> Overlay:
     height, width = picture.pixels.shape[:2]
     shapes = players(picture)
     heat, marks = _split(picture.marks, len(shapes))
-    top = max((abs(mark.weight) for mark in heat if mark.weight is not None), default=0.0)
+    weights = [mark.weight for mark in heat if mark.weight is not None]
+    top, signed = max(map(abs, weights), default=0.0), min(weights, default=0.0) < 0
     arrows, words = _arrows(picture.arrows, width, height)
     rows, columns = picture.grid or (0, 0)
     glyph = (GLYPH_CELL * columns, GLYPH_CELL * rows) if columns else (GLYPH_WIDTH, round(GLYPH_WIDTH * height / width))
@@ -92,8 +95,9 @@ def overlay(picture: Picture) -> Overlay:
         crisp=max(height, width) <= 128,
         lines=_grid_lines(picture.grid, width, height) if picture.grid else "".join(shapes),
         shapes=shapes,
-        heat=tuple(_warmth(mark, shapes[mark.cells[0]], top) for mark in heat),
-        ends=(_format.signed(-top), _format.signed(top)) if heat else ("", ""),
+        heat=tuple(_warmth(mark, shapes[mark.cells[0]], top, signed=signed) for mark in heat),
+        ends=_ends(top, signed=signed) if heat else ("", ""),
+        diverging=signed,
         marks=_shapes_of(marks, shapes),
         glyph=glyph,
         arrows=arrows,
@@ -101,11 +105,16 @@ def overlay(picture: Picture) -> Overlay:
     )
 
 
-def _warmth(mark: Mark, shape: str, top: float) -> HeatShape:
+def _ends(top: float, *, signed: bool) -> tuple[str, str]:
+    return (_format.signed(-top), _format.signed(top)) if signed else ("0", _format.plain(top))
+
+
+def _warmth(mark: Mark, shape: str, top: float, *, signed: bool) -> HeatShape:
     if mark.weight is None:
         return HeatShape(shape, "unknown", 0.6, "not measured")
     share = abs(mark.weight) / top if top else 0.0
-    return HeatShape(shape, "for" if mark.weight >= 0 else "against", tidy(0.8 * share), _format.signed(mark.weight))
+    text = _format.signed(mark.weight) if signed else _format.plain(mark.weight)
+    return HeatShape(shape, "for" if mark.weight >= 0 else "against", tidy(0.8 * share), text)
 
 
 def _split(marks: Sequence[Mark], count: int) -> tuple[Sequence[Mark], Sequence[Mark]]:

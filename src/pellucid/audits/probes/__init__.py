@@ -20,6 +20,7 @@ from ._explain_graph import ExplainGraph
 from ._implicit import ImplicitLayers
 from ._reliance import Reliance
 from ._robustness import Robustness
+from ._spiking import Spiking
 
 __all__ = [
     "MORE",
@@ -38,6 +39,7 @@ __all__ = [
     "ImplicitLayers",
     "Reliance",
     "Robustness",
+    "Spiking",
 ]
 
 
@@ -51,6 +53,6 @@ PROBES: MappingProxyType[str, Probe] = _by_name(
 """The probes of an audit by name, in the order it runs them."""
 
 MORE: MappingProxyType[str, Probe] = _by_name(
-    AttackAttributions(), AttackOrderings(), Corruptions(), Reliance(), ImplicitLayers()
+    AttackAttributions(), AttackOrderings(), Corruptions(), Reliance(), ImplicitLayers(), Spiking()
 )
 """Probes that an audit runs only where they are asked for by name, or where they say that they suit the model."""
