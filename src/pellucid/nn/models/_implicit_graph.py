@@ -61,7 +61,8 @@ class ImplicitGraph(nn.Module):
 
     S is the adjacency with self loops, divided by the roots of the degrees, so that its spectral norm is at most 1; X
     is a linear function of the nodes' features and their neighbors'; |W| is bounded below 1. The right side is then a
-    contraction: there is exactly one solution, and every node hears of every other it is linked to.
+    contraction: there is exactly one solution, and every node hears of every other it is linked to. The readout has a
+    batch normalization, which mixes the samples of a batch in training.
 
     Args:
         settings: sizes, solver and backward pass.
@@ -84,6 +85,7 @@ class ImplicitGraph(nn.Module):
         else:
             cell = GraphCell(width, settings.norm)
             self.equilibrium = Equilibrium(cell, settings.solver.build(), settings.backward.build())
+        self.norm = nn.BatchNorm1d(width)
         self.hidden = nn.Linear(width, width)
         self.dropout = nn.Dropout(settings.dropout)
         self.linear = nn.Linear(width, settings.classes)
@@ -107,7 +109,7 @@ class ImplicitGraph(nn.Module):
         else:
             z = self.equilibrium(z, x, links)
         read = z[:, 0] if self.settings.readout == "first" else z.sum(1) / there.sum(1).clamp_min(1)
-        return self.linear(self.dropout(F.relu(self.hidden(read))))  # type: ignore[no-any-return]
+        return self.linear(self.dropout(F.relu(self.hidden(self.norm(read)))))  # type: ignore[no-any-return]
 
 
 class GraphCell(nn.Module):

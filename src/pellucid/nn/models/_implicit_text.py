@@ -91,9 +91,8 @@ class ImplicitText(nn.Module):
     def forward(self, ids: Tensor) -> Float[Tensor, "b k"]:
         """Return logits of token ids `(b, L)`, int64."""
         seen = ids != PAD
-        if self.training:  # where all texts of the batch are padding nothing is learned
-            longest = max(1, int(seen.sum(1).max()))
-            ids, seen = ids[:, :longest], seen[:, :longest]
+        longest = max(1, int((seen.any(0) * torch.arange(1, ids.shape[1] + 1, device=ids.device)).max()))
+        ids, seen = ids[:, :longest], seen[:, :longest]  # where all texts of the batch are padding, nothing changes
         if self.training and self.settings.absent:
             drawn = torch.rand(ids.shape, device=ids.device) < self.settings.absent
             ids = torch.where(drawn & seen, ABSENT, ids)
