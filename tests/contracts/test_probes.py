@@ -158,6 +158,9 @@ def smaller(monkeypatch):
     monkeypatch.setattr("pellucid.audits.probes._balls.DRAWS", 6)
     monkeypatch.setattr("pellucid.audits.probes._robustness.DRAWS", 6)
     monkeypatch.setattr("pellucid.audits.probes._concepts.GRID", (2, 4))
+    monkeypatch.setattr("pellucid.audits.probes._knowledge_points.STEPS", 20)
+    monkeypatch.setattr("pellucid.audits.probes._knowledge_points.SEEDS", 2)
+    monkeypatch.setattr("pellucid.audits.probes._knowledge_points.ATTACK_STEPS", 2)
 
 
 CASES = [(name, case) for name in PROBES for case in SUBJECTS]

@@ -20,7 +20,6 @@ from pellucid.core import (
     OnStep,
     Stream,
     called_layers,
-    device_of,
     silent,
 )
 
@@ -29,6 +28,7 @@ from ._knowledge_samples import SampleEmbedding, certainty, principal, soft_labe
 
 _MOST_LAYERS = 3
 _CHANNELS_LAST = ("Linear", "LayerNorm")
+_TRIED = 8  # samples on which the last linear layer is looked for
 _EXTRA_TOKENS = 2  # a class token, and one more for distillation
 
 
@@ -88,7 +88,7 @@ class KnowledgePoints:
         certainty: correlation between length and entropy of the answers; -1 is best.
         certainty_pca: the same of the first three principal components.
         settings: how they were found.
-        evaluations: model evaluations spent, one per sample.
+        evaluations: model evaluations spent: one per sample, and at most twelve to find the layers.
         note: what the reader must be told; empty if nothing.
     """
 
@@ -170,7 +170,8 @@ def knowledge_points(
     if not names:
         raise DataError("name at least one layer")
     share = _Shares(on_step, 3 * len(names) + 2)
-    seen = watch(model, x, names, settings, batch_size=batch_size, on_step=share.next())
+    watch = Watcher(model, x, names, settings)
+    seen = watch(x, batch_size=batch_size, on_step=share.next())
     if int(y.min()) < 0 or int(y.max()) >= seen.logits.shape[1]:
         raise DataError(f"labels must be from 0 to {seen.logits.shape[1] - 1}, got {int(y.min())} to {int(y.max())}")
     samples = replace(settings.samples).fit(seen.samples, seen.logits, rng=rng.child("samples"), on_step=share.next())
@@ -197,7 +198,7 @@ def knowledge_points(
         certainty=certainty(samples.embedding_, p),
         certainty_pca=certainty(principal(seen.samples), p),
         settings=settings,
-        evaluations=len(x),
+        evaluations=watch.evaluations + (min(2, len(x)) if layers is None else 0),
         note=samples.note_,
     )
 
@@ -228,30 +229,45 @@ def region_layers(model: nn.Module, x: Tensor, *, most: int = _MOST_LAYERS) -> t
     return tuple(known[math.ceil((k + 1) * len(known) / count) - 1].name for k in range(count))
 
 
-def watch(
-    model: nn.Module,
-    x: Tensor,
-    names: Sequence[str],
-    settings: KnowledgeSettings,
-    *,
-    batch_size: int = 256,
-    on_step: OnStep = silent,
-) -> _Watched:
-    """Run the model once over the samples and keep what the fits need, on the model's device."""
-    kinds = {layer.name: layer.kind for layer in called_layers(model, x)}
-    read = FeatureReader(model, tuple(dict.fromkeys((*names, settings.sample_layer))), example=x[:8])
-    device, images = device_of(model), x.ndim == 4
-    samples, logits = [], []
-    maps: dict[str, list[Tensor]] = {name: [] for name in names}
-    for _, seen in read.batches(x, batch_size=batch_size, on_step=on_step):
-        late = seen.features[settings.sample_layer]
-        samples.append(late.flatten(1) if late.ndim < 4 else late.mean((2, 3)))
-        logits.append(seen.output)
-        for name in names:
-            maps[name].append(as_map(seen.features[name], settings.grid, kind=kinds.get(name, ""), images=images))
-    return _Watched(
-        torch.cat(samples).to(device), {name: torch.cat(part) for name, part in maps.items()}, torch.cat(logits)
-    )
+class Watcher:
+    """Reads what the fits need from a network; looks for its layers once.
+
+    Args:
+        model: any classifier.
+        x: some inputs; the first eight are used.
+        names: layers whose regions are read.
+        settings: grid and sample layer.
+    """
+
+    def __init__(self, model: nn.Module, x: Tensor, names: Sequence[str], settings: KnowledgeSettings) -> None:
+        self.names, self.settings, self.images = tuple(names), settings, x.ndim == 4
+        self.kinds = {layer.name: layer.kind for layer in called_layers(model, x)}
+        wanted = tuple(dict.fromkeys((*names, settings.sample_layer)))
+        self.read = FeatureReader(model, wanted, example=x[:_TRIED])
+        self.evaluations = min(2, len(x)) + (min(_TRIED, len(x)) if PENULTIMATE in wanted else 0)
+
+    def __call__(self, x: Tensor, *, batch_size: int = 256, on_step: OnStep = silent) -> _Watched:
+        """Run the model once over inputs; all that is kept stays on its device."""
+        samples, logits = [], []
+        maps: dict[str, list[Tensor]] = {name: [] for name in self.names}
+        for _, seen in self.read.batches(x, batch_size=batch_size, on_step=on_step):
+            late = seen.features[self.settings.sample_layer]
+            samples.append(_pooled(late, self.kinds.get(self.settings.sample_layer, "")).float())
+            logits.append(seen.output.float())
+            for name in self.names:
+                kind = self.kinds.get(name, "")
+                maps[name].append(as_map(seen.features[name], self.settings.grid, kind=kind, images=self.images))
+        self.evaluations += len(x)
+        return _Watched(torch.cat(samples), {name: torch.cat(part) for name, part in maps.items()}, torch.cat(logits))
+
+
+def _pooled(h: Tensor, kind: str) -> Tensor:
+    """Return one row per sample: maps and tokens are averaged over their places."""
+    if h.ndim < 3:
+        return h
+    if h.ndim == 3:
+        return h.mean(2 if _channels_second(kind) else 1)
+    return h.mean((1, 2) if kind in _CHANNELS_LAST else (2, 3))
 
 
 def as_map(h: Tensor, grid: int, *, kind: str = "", images: bool = True) -> Float[Tensor, "n k h w"]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pellucid.attacks import cross_entropy
 from pellucid.core import DataError, OnStep, Space, Stream, device_of, evaluating, silent
 
-from ._knowledge import KnowledgePoints, LayerKnowledge, watch
+from ._knowledge import KnowledgePoints, LayerKnowledge, Watcher
 from ._knowledge_regions import RegionPoints, region_points
 
 MOVES = MappingProxyType(
@@ -98,7 +98,7 @@ def knowledge_under_attack(
     """What does an attack do to the knowledge points of a network?
 
     Gradient ascent on the cross-entropy from the unchanged inputs, in steps of 2.5 / steps of the budget; samples and
-    regions of each iterate are placed where `found` puts them. 3 steps + 1 evaluations per sample.
+    regions of each iterate are placed where `found` puts them. 3 steps + 1 evaluations per sample, and ten in all.
 
     Args:
         model: the network that `found` is about; it is run in eval mode and given back as it was.
@@ -130,11 +130,12 @@ def knowledge_under_attack(
     names, device = [layer.name for layer in found.layers], device_of(model)
     x, y = x.to(device), y.to(device)
     params = space.zeros(x) if rng is None else space.sample(x, rng)
+    watch = Watcher(model, x, names, found.settings)
     places, answers = [], []
     paths: dict[str, list[Tensor]] = {name: [] for name in names}
     for step in range(steps + 1):
         inputs = space.render(x, params) if step or rng is not None else x
-        seen = watch(model, inputs, names, found.settings, batch_size=batch_size)
+        seen = watch(inputs, batch_size=batch_size)
         places.append(found.samples.transform(seen.samples).cpu())
         answers.append(seen.logits.argmax(1).cpu())
         for layer in found.layers:
@@ -152,7 +153,7 @@ def knowledge_under_attack(
         parts.append(LayerUnderAttack(layer.name, vectors, ends[0], ends[1], moves))
     truth = y.cpu()
     fooled = (said[0] == truth) & (said[-1] != truth)
-    return KnowledgeUnderAttack(torch.stack(places), said, fooled, tuple(parts), len(x) * (3 * steps + 1))
+    return KnowledgeUnderAttack(torch.stack(places), said, fooled, tuple(parts), watch.evaluations + 2 * steps * len(x))
 
 
 def _moves(vectors: Tensor, layer: LayerKnowledge, first: Tensor, last: Tensor) -> Int[Tensor, "n h w"]:

@@ -10,6 +10,7 @@ from ._and_or_graph import AndOrGraph
 from ._attack_attribution import AttackAttribution
 from ._attack_orders import AttackOrders
 from ._components import PerturbationComponents
+from ._knowledge import KnowledgePoints
 from ._signed_orders import SignedCurve
 from ._spectrum import BottleneckSpectrum
 
@@ -120,6 +121,32 @@ def _attack_orders(result: AttackOrders) -> Panel:
     )
 
 
+def _knowledge(result: KnowledgePoints) -> Panel:
+    return Panel(
+        "Knowledge points by layer",
+        result.note,
+        facts=(
+            ("samples", len(result.labels)),
+            ("length and entropy correlate by", result.certainty),
+            ("principal components", result.certainty_pca),
+            ("evaluations", result.evaluations),
+        ),
+        columns=("layer", "regions", "points per image", "reliable ones", "reliable share"),
+        rows=tuple(
+            (
+                layer.name,
+                layer.grid[0] * layer.grid[1],
+                layer.points.count,
+                number(layer.points.reliable_counts.double().mean()),
+                number(layer.points.ratio),
+            )
+            for layer in result.layers
+        ),
+        curve=Spark((numbers(layer.points.count for layer in result.layers),), label="Knowledge points by layer"),
+    )
+
+
+showing(_knowledge)(KnowledgePoints)
 showing(_attack_orders)(AttackOrders)
 showing(_spectrum)(BottleneckSpectrum)
 showing(_signed)(SignedCurve)

@@ -83,6 +83,11 @@ WORKS = {
         "Pareto Adversarial Robustness: Balancing Spatial Robustness and Sensitivity-based Robustness",
         2021,
     ),
+    "2111.03505": (
+        "M. Li, S. Wang, Q. Zhang",
+        "Visualizing the Emergence of Intermediate Visual Patterns in DNNs",
+        2021,
+    ),
     "2111.03536": (
         "J. Ren and others",
         "A Unified Game-Theoretic Interpretation of Adversarial Robustness",

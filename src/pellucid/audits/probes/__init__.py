@@ -18,6 +18,7 @@ from ._diversity import FeatureDiversity
 from ._explain import Explain
 from ._explain_graph import ExplainGraph
 from ._implicit import ImplicitLayers
+from ._knowledge_points import Knowledge
 from ._reliance import Reliance
 from ._robustness import Robustness
 from ._spiking import Spiking
@@ -37,6 +38,7 @@ __all__ = [
     "ExplainGraph",
     "FeatureDiversity",
     "ImplicitLayers",
+    "Knowledge",
     "Reliance",
     "Robustness",
     "Spiking",
@@ -53,6 +55,6 @@ PROBES: MappingProxyType[str, Probe] = _by_name(
 """The probes of an audit by name, in the order it runs them."""
 
 MORE: MappingProxyType[str, Probe] = _by_name(
-    AttackAttributions(), AttackOrderings(), Corruptions(), Reliance(), ImplicitLayers(), Spiking()
+    AttackAttributions(), AttackOrderings(), Corruptions(), Reliance(), ImplicitLayers(), Knowledge(), Spiking()
 )
 """Probes that an audit runs only where they are asked for by name, or where they say that they suit the model."""
