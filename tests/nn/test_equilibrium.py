@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -211,3 +212,41 @@ def test_compiled_cells_see_one_shape_and_give_equal_results(x: Tensor, backward
         assert_close(a, b, atol=1e-12, rtol=0)
     assert {shape[0] for shape in shapes} <= {5, 6}
     assert torch.equal(layer.last.steps, compiled.last.steps)
+
+
+def test_a_compiled_model_leaves_the_layer_out_and_gives_equal_results(x: Tensor) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6, dtype=torch.float64), Settled(), nn.Linear(6, 2, dtype=torch.float64))
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="eager")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, about tensors that pass from graph to graph
+        found = compiled(x)
+    assert_close(found, model(x), atol=1e-14, rtol=0)
+    gradients = [torch.autograd.grad(out.sin().sum(), list(model.parameters())) for out in (found, model(x))]
+    for a, b in zip(*gradients, strict=True):
+        assert_close(a, b, atol=1e-12, rtol=0)
+
+
+class Settled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Equilibrium(Cell(), Anderson(tol=1e-8), Implicit())
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.layer(torch.zeros_like(x), x)
+        assert isinstance(out, Tensor)
+        return out
+
+
+@pytest.mark.parametrize("backward", [Implicit(), Neumann(), OneStep(), Phantom()], ids=name)
+def test_memory_does_not_grow_with_the_steps_of_the_solver(x: Tensor, backward: Backward) -> None:
+    def kept(steps: int) -> int:
+        sizes = []
+        layer = Equilibrium(Cell(), Picard(max_iter=steps, tol=1e-14), backward)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+            layer(torch.zeros_like(x), x)
+        assert (layer.last.steps == steps).all()
+        return sum(sizes)
+
+    assert kept(2) == kept(12) > 0

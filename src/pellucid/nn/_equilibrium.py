@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils import parametrize
@@ -25,6 +26,7 @@ class Equilibrium(nn.Module):
 
     Solver and backward pass vary independently. Inside the cell, weights under `torch.nn.utils.parametrizations`
     (spectral or weight normalization) are computed once per call of the layer, and `VariationalDropout` keeps its mask.
+    `torch.compile` of a whole model leaves this layer out; compile the cell itself: `Equilibrium(torch.compile(cell))`.
 
     Args:
         cell: maps a state and the inputs to the next state, each sample by itself: no BatchNorm in training mode and
@@ -82,6 +84,11 @@ class Equilibrium(nn.Module):
         Raises:
             ModelError: the cell holds active dropout or BatchNorm, or differs from call to call.
         """
+        if torch.compiler.is_compiling():  # a solver decides by numbers: the compiler must not follow it
+            return _uncompiled(self, z0, *inputs)
+        return self._settled(z0, *inputs)
+
+    def _settled(self, z0: State, *inputs: Any) -> State:
         _check_cell(self.cell)
         dropouts = [part for part in self.cell.modules() if isinstance(part, VariationalDropout)]
         compiled = any(kind.__name__ == "OptimizedModule" for kind in type(self.cell).__mro__)
@@ -116,6 +123,12 @@ class Equilibrium(nn.Module):
     def extra_repr(self) -> str:
         """Return solver and backward pass."""
         return f"solver={self.solver}, backward={self.backward}"
+
+
+# Not `torch.compiler.disable`: it would load the compiler when this module is imported.
+@_disable_dynamo
+def _uncompiled(layer: Equilibrium, z0: State, *inputs: Any) -> State:
+    return layer._settled(z0, *inputs)
 
 
 class VariationalDropout(nn.Module):

@@ -92,8 +92,10 @@ def iterate(
     if whole is not None:
         state = whole.put(rows, state)
     diverged = ~state.converged & (state.broken | ((state.gap >= first) & (state.steps > 1)))
+    # Between two questions to a GPU a few steps too many are made, in which nothing moves.
+    made = history[: int(state.steps.max()) + 1 if n else 1]
     return Found(
-        state.best_x, state.best_fx, state.best_residual, state.steps, state.converged, diverged, torch.stack(history)
+        state.best_x, state.best_fx, state.best_residual, state.steps, state.converged, diverged, torch.stack(made)
     )
 
 
