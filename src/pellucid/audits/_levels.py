@@ -380,6 +380,6 @@ def settled(residual: float, best: float, steps: int, most: int) -> Judged:
     more = f"not even after {count(most, 'step')}" if most > steps else "and there are no more steps to try"
     return Judged(
         "watch" if most <= steps else "weak",
-        f"Not at equilibrium: a rate lies more than {brief(SETTLED)} away on average, {more}; the gradients of training "
-        "are those of a point that the model does not reach.",
+        f"Not at equilibrium: a rate lies more than {brief(SETTLED)} away on average, {more}; the gradients of "
+        "training are those of a point that the model does not reach.",
     )

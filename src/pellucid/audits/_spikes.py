@@ -197,7 +197,10 @@ def multiply_adds(map: nn.Module, x: Tensor) -> float:
 
 
 def kept_for_backward(calls: Mapping[str, Call], times: Sequence[int]) -> dict[str, list[int]]:
-    """Return the bytes per sample that layers keep for the backward pass, by number of steps and way of training."""
+    """Return the bytes per sample that layers keep for the backward pass, by number of steps and way of training.
+
+    Two samples less one: what is kept once for a batch, such as weights, does not count.
+    """
     found: dict[str, list[int]] = {"at the equilibrium": [], "through time": []}
     for steps in times:
         sums = dict.fromkeys(found, 0)
@@ -207,7 +210,7 @@ def kept_for_backward(calls: Mapping[str, Call], times: Sequence[int]) -> dict[s
             for way in found:
                 if (way == "through time") != isinstance(layer.backward, Surrogate):
                     layer.backward = Surrogate() if way == "through time" else FeedbackSpiking.usual_backward()
-                sums[way] += _kept(layer, call.rows(1))
+                sums[way] += _kept(layer, call.rows(2)) - _kept(layer, call.rows(1))
         for way, each in sums.items():
             found[way].append(each)
     return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-import torch
 from torch import Tensor
 
 from pellucid.core import (
@@ -132,7 +131,7 @@ class Spiking:
             ),
             level=judged.level,
             reason=judged.reason,
-            advice=_advice(judged.level, own, later, gain, events=events),
+            advice=_advice(subject, judged.level, own, later, gain, events=events),
             measures=_measures(here, right, dead, cost, gain),
             exhibits=(
                 *_curves(found, right, own),
@@ -195,7 +194,7 @@ def _answer(
     own_right = right[own]
     if own_right is not None:
         fewest = next(t for t in sorted(right) if _reaches(right[t], own_right))
-        text += f" The model is right on {percent(own_right.value)}"
+        text += f" The model is right on {percent(own_right.value)} of {count(len(residual), 'sample')}"
         if fewest < own:
             text += f", and not shown to be worse after {count(fewest, 'step')}"
         text += "."
@@ -210,25 +209,40 @@ def _reaches(here: Interval[float] | None, own: Interval[float]) -> bool:
     return here is not None and here.high >= own.value
 
 
-def _advice(level: str, own: int, later: dict[int, float], gain: tuple[float, float], *, events: bool) -> Advice | None:
+_RECIPES = {
+    "mnist": "spiking-mnist",
+    "fashion-mnist": "spiking-fashion-mnist",
+    "simulated-n-mnist": "spiking-simulated-n-mnist",
+    "cifar10": "spiking-alexnet-cifar10-full",
+}
+
+
+def _command(subject: Subject, change: str) -> str:
+    name = _RECIPES.get(subject.data_name)
+    return f"pellucid train {name} --set {change} --out runs/spiking" if name else ""
+
+
+def _advice(
+    subject: Subject, level: str, own: int, later: dict[int, float], gain: tuple[float, float], *, events: bool
+) -> Advice | None:
     if level == "fine":
         return None
     enough = next((t for t in sorted(later) if t > own and later[t] <= _levels.SETTLED), None)
     if enough is not None:
         return Advice(
             text=f"With {enough} time steps the same model comes below {brief(_levels.SETTLED)}: raise "
-            f"`model.time_steps` of the recipe, or `layer.time_steps` of the model as it is. Training it with more "
-            "steps takes no more memory.",
-            command=f"pellucid train spiking-mnist --set model.time_steps={enough} --out runs/spiking",
+            "model.time_steps in its recipe, or time_steps of the layer as it is. Training with more steps takes no "
+            "more memory.",
+            command=_command(subject, f"model.time_steps={enough}"),
         )
     if gain[1] >= 1:
         return Advice(
             text=f"The equilibrium's map stretches distances (gain {brief(gain[1])} at the samples' rates), so rates "
-            "need not settle: train with a lower bound, `model.gain` of the recipe (`SpectralBound(bound=...)`), or "
+            "need not settle: train with a lower bound, model.gain in its recipe (SpectralBound's bound in Python), or "
             "with a higher threshold.",
-            command="pellucid train spiking-mnist --set model.gain=0.5 --out runs/spiking",
+            command=_command(subject, "model.gain=0.5"),
         )
-    where = "record events in more and shorter frames" if events else "raise `model.time_steps` of the recipe further"
+    where = "record events in more and shorter frames" if events else "raise model.time_steps in its recipe further"
     return Advice(text=f"Rates near the equilibrium by about one spike over the number of steps: {where}.")
 
 
@@ -237,7 +251,7 @@ def _cautions(subject: Subject) -> tuple[str, ...]:
         "Operations are counted in the spiking layers alone. An addition for a spike is cheaper than a multiply-add "
         "(0.9 against 4.6 pJ in 32-bit floats at 45 nm, Horowitz 2014), but memory traffic usually costs more than "
         "both, and no hardware was measured.",
-        "Memory is what the layers keep for the backward pass, for one sample, in the numbers' own precision.",
+        "Memory is what the layers keep for the backward pass for one sample; weights and optimizers come on top.",
     ]
     if any("simulated" in note for note in subject.notes):
         notes.append("The events are simulated from still images, not recorded by a camera.")
@@ -267,24 +281,11 @@ def _measures(
         for steps, share in right.items()
         if share is not None
     ]
-    shares = [
-        ("spiking_rate", "mean rate of the neurons", here["mean"], "neither"),
-        ("spiking_silent", "neurons that do not fire for a sample", here["silent"], "neither"),
-        ("spiking_saturated", "neurons that fire at every step for a sample", here["saturated"], "lower"),
-    ]
     return (
         *accuracies,
-        *(
-            Measure(
-                name=name,
-                label=label,
-                value=in_percent(each.mean()),
-                unit="%",
-                better=better,
-                samples=numbers(100 * each),
-            )  # type: ignore[arg-type]
-            for name, label, each, better in shares
-        ),
+        _share("spiking_rate", "mean rate of the neurons", here["mean"]),
+        _share("spiking_silent", "neurons that do not fire for a sample", here["silent"]),
+        _share("spiking_saturated", "neurons that fire at every step for a sample", here["saturated"]),
         Measure(
             name="spiking_dead",
             label="neurons that fire for no sample",
@@ -321,6 +322,10 @@ def _measures(
             better="lower",
         ),
     )
+
+
+def _share(name: str, label: str, each: Tensor) -> Measure:
+    return Measure(name=name, label=label, value=in_percent(each.mean()), unit="%", samples=numbers(100 * each))
 
 
 def _curves(

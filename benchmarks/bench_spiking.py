@@ -1,0 +1,184 @@
+"""Does the memory of training grow with the time steps? Beside snnTorch and SpikingJelly, with the time of a step.
+
+    python benchmarks/bench_spiking.py [--rounds 5] [--quick] [--note]
+
+One layer of leaky neurons with full feedback, 784 -> 400, a linear readout, cross-entropy; a training
+step is a forward and a backward pass of a batch. (a) Peak memory of a step beyond what was there before, in a process
+of its own, at T = 10 to 1,000: the gradient of the equilibrium must need the same at every T (within 5 %), surrogate
+gradients through time, ours and the peers', grow with T. (b) Seconds of a step, interleaved, at T = 5, 30 and 100.
+
+The peers run their own leaky neurons with soft reset and their own surrogate, on the same sizes, batch and threshold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import torch
+from _interleaved import TIMING_HEAD, interleave, markdown_table, write_note
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pellucid.nn import LIF, FeedbackSpiking, SpectralBound, Surrogate
+
+INPUTS, NEURONS, CLASSES, BATCH = 784, 400, 10, 128
+PEERS = {"snnTorch": "snntorch", "SpikingJelly": "spikingjelly"}
+
+
+def step_of(name: str, steps: int) -> Callable[[], Tensor]:
+    """Return a training step of one way of training."""
+    torch.manual_seed(0)
+    x, y = torch.rand(BATCH, INPUTS), torch.arange(BATCH) % CLASSES
+    into, back, out = nn.Linear(INPUTS, NEURONS), nn.Linear(NEURONS, NEURONS, bias=False), nn.Linear(NEURONS, CLASSES)
+    nn.init.uniform_(into.weight, 0, 0.01)
+    if name in ("equilibrium", "through time"):
+        way = Surrogate() if name == "through time" else None
+        layer = FeedbackSpiking(into, SpectralBound(back), neuron=LIF(0.95, 2.0), time_steps=steps, backward=way)
+        return _closed(lambda: out(layer(x)), y)
+    if name == "snnTorch":
+        import snntorch
+
+        leaky = snntorch.Leaky(beta=0.95, threshold=2.0, reset_mechanism="subtract")
+
+        def forward() -> Tensor:
+            current, spikes = into(x), torch.zeros(BATCH, NEURONS)
+            membrane, total = leaky.init_leaky(), torch.zeros(BATCH, NEURONS)
+            for _ in range(steps):
+                spikes, membrane = leaky(current + back(spikes), membrane)
+                total = total + spikes
+            return out(total / steps)
+
+        return _closed(forward, y)
+    from spikingjelly.activation_based import functional, neuron
+
+    node = neuron.LIFNode(tau=20.0, decay_input=False, v_threshold=2.0, v_reset=None)
+
+    def forward_jelly() -> Tensor:
+        functional.reset_net(node)
+        current, spikes, total = into(x), torch.zeros(BATCH, NEURONS), torch.zeros(BATCH, NEURONS)
+        for _ in range(steps):
+            spikes = node(current + back(spikes))
+            total = total + spikes
+        return out(total / steps)
+
+    return _closed(forward_jelly, y)
+
+
+def _closed(forward: Callable[[], Tensor], y: Tensor) -> Callable[[], Tensor]:
+    def step() -> Tensor:
+        loss = F.cross_entropy(forward(), y)
+        loss.backward()
+        return loss.detach()
+
+    return step
+
+
+def names() -> list[str]:
+    """Return what is compared: the peers that are installed, too."""
+    return [
+        "equilibrium",
+        "through time",
+        *(name for name, package in PEERS.items() if importlib.util.find_spec(package)),
+    ]
+
+
+def peak(name: str, steps: int) -> None:
+    """Print the peak of resident memory of one training step beyond what was there before, in bytes."""
+    step_of(name, 2)()  # imports, threads, gradients
+    step = step_of(name, steps)
+    before = _resident()
+    most, done = before, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.is_set():
+            most = max(most, _resident())
+            time.sleep(0.001)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    step()
+    done.set()
+    watcher.join()
+    print(max(most, _resident()) - before)
+
+
+def _resident() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123  # Linux only
+        return int(file.read().split()[1]) * 4096
+
+
+def memory(times: list[int], repeats: int) -> str:
+    """(a) Peak memory by time steps."""
+    rows = []
+    for name in names():
+        sizes = []
+        for steps in times:
+            command = [sys.executable, __file__, "--peak", name, str(steps)]
+            runs = [subprocess.run(command, check=True, capture_output=True, text=True) for _ in range(repeats)]
+            sizes.append(max(int(run.stdout.split()[-1]) for run in runs))
+        rows.append((name, *(f"{size / 1e6:.1f}" for size in sizes), f"{sizes[-1] / max(1, sizes[0]):.2f}"))
+    return markdown_table(("peak MB of a step", *(f"T = {steps:,}" for steps in times), "last over first"), rows)
+
+
+def kept(times: list[int]) -> str:
+    """(a) Bytes that a forward pass keeps for the backward pass: exact, and the same on every machine."""
+    rows = []
+    for name in names():
+        sizes = []
+        for steps in times:
+            storages: dict[int, Tensor] = {}
+
+            def keep(tensor: Tensor, held: dict[int, Tensor] = storages) -> Tensor:
+                held[tensor.untyped_storage().data_ptr()] = tensor
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                step_of(name, steps)()
+            sizes.append(sum(tensor.untyped_storage().nbytes() for tensor in storages.values()))
+        rows.append((name, *(f"{size / 1e6:.2f}" for size in sizes), f"{sizes[-1] / sizes[0]:.3f}"))
+    return markdown_table(("MB kept for backward", *(f"T = {steps:,}" for steps in times), "last over first"), rows)
+
+
+def seconds(times: list[int], rounds: int) -> str:
+    """(b) Time of a training step."""
+    parts = []
+    for steps in times:
+        timings = interleave({name: step_of(name, steps) for name in names()}, reference="equilibrium", rounds=rounds)
+        parts.append(f"T = {steps}\n\n{markdown_table(TIMING_HEAD, [timing.row() for timing in timings.values()])}")
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    """Measure and print; a note is written where asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--note", action="store_true", help="write benchmarks/results/spiking_HARDWARE_DATE.md")
+    parser.add_argument("--peak", nargs=2, metavar=("NAME", "T"))
+    wish = parser.parse_args()
+    if wish.peak:
+        peak(wish.peak[0], int(wish.peak[1]))
+        return
+    times = [10, 40] if wish.quick else [10, 100, 1000]
+    sections = {
+        f"Peak memory of a training step: 784 -> {NEURONS} leaky neurons with feedback, batch {BATCH}": memory(
+            times, 1 if wish.quick else 3
+        ),
+        "What is kept for the backward pass": kept(times),
+        "Time of a training step": seconds([5] if wish.quick else [5, 30, 100], wish.rounds),
+    }
+    for title, text in sections.items():
+        print(f"## {title}\n\n{text}\n")
+    if wish.note:
+        print(write_note("spiking", sections, packages=tuple(PEERS[name] for name in names() if name in PEERS)))
+
+
+if __name__ == "__main__":
+    main()
