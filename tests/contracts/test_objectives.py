@@ -8,8 +8,8 @@ from torch import nn
 from pellucid.core import Batch, Objective, Stream
 from pellucid.data import synthetic_images
 from pellucid.nn import with_etf_head
-from pellucid.nn.models import SmallCNNSettings
-from pellucid.training import OBJECTIVES, AttackSettings, DotRegression, FixedWeighting
+from pellucid.nn.models import ImplicitConvSettings, SmallCNNSettings
+from pellucid.training import OBJECTIVES, AttackSettings, DotRegression, EquilibriumTraining, FixedWeighting
 
 SETTINGS = {
     "standard": {},
@@ -22,6 +22,7 @@ SETTINGS = {
         }
     },
     "dot-regression": {"class_balance": "counts", "counts": (5, 3, 4)},
+    "equilibrium": {},
     "interaction-order": {"low": 0.3, "high": 0.7, "grid": 4, "fill": (0.5,)},
 }
 
@@ -34,6 +35,10 @@ def objective(request):
 @pytest.fixture
 def model(rng, objective):
     with rng.child("model").forked():
+        if isinstance(objective, EquilibriumTraining):
+            net = ImplicitConvSettings(image_size=8, channels=4, groups=2, classes=3).build()
+            net.relu1 = nn.ReLU()  # a part whose flag must stay
+            return net
         net = SmallCNNSettings(image_size=8, channels=(3, 4), hidden=5, classes=3).build()
     if not isinstance(objective, DotRegression):
         return net

@@ -18,7 +18,7 @@ from ._weighting import (
     ParetoWeighting,
     UniformWeighting,
 )
-from .objectives import Adversarial, Attacks, DotRegression, InteractionOrder, OrderRange, Standard
+from .objectives import Adversarial, Attacks, DotRegression, EquilibriumTraining, InteractionOrder, OrderRange, Standard
 
 __all__ = [
     "OBJECTIVES",
@@ -36,6 +36,7 @@ __all__ = [
     "DiversityRecorder",
     "DiversityRecording",
     "DotRegression",
+    "EquilibriumTraining",
     "Event",
     "Exponential",
     "FinalTest",

@@ -31,15 +31,16 @@ from ._attack import AttackSettings
 from ._optimizers import SGD, Adam, Constant, Cosine, Exponential, OneCycle, Steps
 from ._recording import DiversityRecording
 from ._weighting import AnyWeighting, FixedWeighting
-from .objectives import Adversarial, Attacks, DotRegression, InteractionOrder, Standard
+from .objectives import Adversarial, Attacks, DotRegression, EquilibriumTraining, InteractionOrder, Standard
 
-AnyObjective = Standard | Adversarial | Attacks | DotRegression | InteractionOrder
+AnyObjective = Standard | Adversarial | Attacks | DotRegression | EquilibriumTraining | InteractionOrder
 
 OBJECTIVES: Mapping[str, type[AnyObjective]] = MappingProxyType(
     {
         "adversarial": Adversarial,
         "attacks": Attacks,
         "dot-regression": DotRegression,
+        "equilibrium": EquilibriumTraining,
         "interaction-order": InteractionOrder,
         "standard": Standard,
     }
