@@ -26,7 +26,7 @@ def subject(monkeypatch: pytest.MonkeyPatch) -> Subject:
 
 
 def test_shards_merged_are_the_audit_of_one_process(subject: Subject, tmp_path: Path) -> None:
-    asked = ("accuracy", "calibration", "robustness", "bottleneck", "concepts", "feature-diversity")
+    asked = ("accuracy", "calibration", "robustness", "bottleneck", "concepts", "feature-diversity", "collapse")
     whole = audit(subject, budget=60_000, quick=True, probes=asked, out=tmp_path / "whole")
     assert {finding.probe for finding in whole.findings} == set(asked)
     folders = [tmp_path / str(k) for k in (1, 2, 3)]
@@ -34,7 +34,7 @@ def test_shards_merged_are_the_audit_of_one_process(subject: Subject, tmp_path: 
         part = audit(subject, budget=60_000, quick=True, probes=asked, out=folder, ranks=Ranks(k, 3))
         assert not part.complete
         assert {entry.probe for entry in part.skipped} == set(asked)
-        for name in ("logits", "robustness", "signed-order-curve", "concepts"):
+        for name in ("logits", "robustness", "signed-order-curve", "concepts", "penultimate"):
             assert list((folder / "parts" / name).iterdir()), f"shard {k + 1} has no part of {name}"
     audit(subject, budget=60_000, quick=True, probes=asked, out=tmp_path / "merged", stored=folders)
     assert (tmp_path / "merged" / "report.json").read_bytes() == (tmp_path / "whole" / "report.json").read_bytes()

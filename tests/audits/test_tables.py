@@ -167,6 +167,7 @@ def test_a_model_without_gradients_answers_everything_else():
     made = pellucid.audit(subject(blind=True), budget=300_000, quick=True)
     assert {s.probe: s.reason for s in made.skipped} == {
         "feature-diversity": "line has no activation, linear or convolutional layer to watch",
+        "collapse": "line has no linear layer that can be watched, so there are no class directions to compare",
     }
     assert [f.name for f in made.findings] == [
         "accuracy",
@@ -233,7 +234,7 @@ def test_scikit_learn_models_are_audited_end_to_end(kind, tmp_path):
     report = pellucid.audit(audited, quick=True, out=tmp_path / "run")
     names = ["accuracy", "calibration", "robustness-linf", "robustness-l2", "bottleneck", "concepts"]
     assert [f.name for f in report.findings] == names
-    assert {s.probe for s in report.skipped} == {"feature-diversity"}
+    assert {s.probe for s in report.skipped} == {"feature-diversity", "collapse"}
     assert finding(report, "accuracy").measure.value > 85
     assert "concave points" in str(tables(finding(report, "concepts"))["Strongest patterns"].rows)
     assert Report.load(tmp_path / "run").findings[-1].provenance.settings["players"] == "10 groups of features"

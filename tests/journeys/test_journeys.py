@@ -160,7 +160,7 @@ def test_resuming_after_ctrl_c_gives_the_bytes_of_an_uninterrupted_audit(tmp_pat
         pellucid.audit(subject, budget=40_000, quick=True, out=tmp_path / "a", on_event=interrupt)
     partial = Report.load(tmp_path / "a")
     assert [f.probe for f in partial.findings][-1] == "bottleneck"
-    assert [s.probe for s in partial.skipped] == ["concepts", "feature-diversity"]
+    assert [s.probe for s in partial.skipped] == ["concepts", "feature-diversity", "collapse"]
     pellucid.audit(subject, budget=40_000, quick=True, out=tmp_path / "a", resume=True)
     pellucid.audit(subject, budget=40_000, quick=True, out=tmp_path / "b")
     for name in ("report.json", "arrays.safetensors", "index.html"):

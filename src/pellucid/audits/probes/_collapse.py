@@ -145,7 +145,7 @@ class Collapses:
         judged = _levels.collapse(
             len(shared),
             [
-                f"{subject.class_names[a]} into {subject.class_names[b]}"
+                f"{subject.class_names[a]} as {subject.class_names[b]}"
                 for a, b in (p.merged for p in merged if p.merged)
             ],
             accuracy.get("head"),
@@ -316,9 +316,9 @@ def _advice(seen: Seen, pairs: list[Pair], level: str) -> Advice | None:
     rare = bool(counts) and max(counts) >= IMBALANCED * max(1, min(counts))
     if counts and not rare:
         return Advice(
-            text=f"{who}: all classes were about equally frequent in training, so look at the samples. Where labels "
-            "are right and the samples look alike, only inputs that show the difference, or one class for both, help; "
-            "no classifier parts what its inputs do not."
+            text=f"{who + ': a' if who else 'A'}ll classes were about equally frequent in training, so look at the "
+            "samples. Where labels are right and the samples look alike, only inputs that show the difference, or one "
+            "class for both, help; no classifier parts what its inputs do not."
         )
     if rare:
         text = (
