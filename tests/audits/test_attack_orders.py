@@ -74,6 +74,7 @@ def test_too_few_attacked_samples_are_told_and_not_taken_apart(images):
     (finding,) = probe(images, probe.need(images, effort="quick").least, Stream(0))
     assert finding.measure.value is None
     assert finding.answer.startswith("Not told: the attack within linf radius 1.00e-06 turns 0 of")
+    assert "at a larger radius, such as --set attack-orders.attack=linf:2e-06." in finding.answer
     assert finding.measures == ()
 
 

@@ -130,6 +130,14 @@ def test_a_number_without_interval_is_shown_without_verdict():
     assert only(compare(report(finding(value=None)), report(finding(value=5.0)))).difference is None
 
 
+def test_why_one_audit_has_no_number_is_said():
+    untold = msgspec.structs.replace(finding(value=None), answer="Not told: too few; use --set x.attack=linf:0.2.")
+    comparison = compare(report(finding(value=5.0)), report(untold, model="new"))
+    assert any(c.startswith("new has no number for accuracy. Not told: too few") for c in comparison.cautions)
+    neither = compare(report(untold), report(untold, model="new"))
+    assert not any("no number" in caution for caution in neither.cautions)
+
+
 def test_questions_that_only_one_audit_answers_are_named():
     comparison = compare(report(finding(right(0.5)), finding(value=1.0, name="depth")), report(finding(right(0.5))))
     assert any("depth" in caution for caution in comparison.cautions)

@@ -10,7 +10,7 @@ import pellucid
 from pellucid.audits.probes import Robustness
 from pellucid.audits.probes._balls import repeatable
 from pellucid.audits.probes._move_findings import _arrows
-from pellucid.core import Gallery, Heatmap, Subject
+from pellucid.core import Gallery, Heatmap, Stream, Subject
 
 
 @pytest.fixture
@@ -58,6 +58,18 @@ def test_norms_can_be_left_out(subject):
 def test_more_radii_cost_more(subject):
     plain, more = (p.need(subject, effort="full").wanted for p in (Robustness(), Robustness(radii={"l2": (0.5,)})))
     assert more > plain
+
+
+def test_a_small_budget_takes_the_small_grid(subject, monkeypatch):
+    for module, sizes in (("_moves", (3, 1, 1)), ("_robustness", (3, 1, 1))):
+        monkeypatch.setattr(f"pellucid.audits.probes.{module}.SMALL_GRID", sizes)
+    probe = Robustness(attacks=("rt",))
+    need = probe.need(subject, effort="full")
+    for budget, grid in ((need.least, "3 angles x 1 x 1"), (need.wanted, "31 angles x 5 x 5")):
+        findings = probe(subject, budget, Stream(0))
+        turned = next(f for f in findings if f.name == "robustness-rt")
+        assert grid in turned.answer
+        assert sum(f.provenance.evaluations for f in findings) <= budget
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def compare(
     lonely = sorted({f.name for f in before.findings} ^ {f.name for f in after.findings})
     if lonely:
         cautions.append(f"Only one of the two audits answers: {listed(lonely, most=9)}.")
+    cautions += _untold(before, after, pairs)
     tested = sum(d.p_value is not None for d in differences)
     if tested > 10:
         cautions.append(
@@ -88,6 +89,14 @@ def compare(
         cautions=tuple(cautions),
         command=command,
     )
+
+
+def _untold(before: Report, after: Report, pairs: list[tuple[Finding, Finding]]) -> Iterator[str]:
+    """Say why one of the audits has no number where the other has one."""
+    for pair in pairs:
+        for name, own, other in zip(_names(before, after), pair, reversed(pair), strict=True):
+            if own.measure.value is None and other.measure.value is not None:
+                yield f"{name} has no number for {own.measure.label}. {own.answer}"
 
 
 def _ids(report: Report) -> set[int]:

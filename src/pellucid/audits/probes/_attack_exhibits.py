@@ -12,6 +12,7 @@ from pellucid.explain import attack_regions
 
 from .._players import player_names
 from .._samples import picture
+from .._wording import count
 
 MOST_COMPONENTS = 64
 SHOWN = 4
@@ -201,8 +202,8 @@ def group_exhibits(subject: Subject, found: Attacked) -> tuple[Exhibit, ...]:
             picture(
                 subject.inputs[k],
                 title="groups that act together",
-                caption=f"{len(traits)} groups; the number is what each raises the wrong class less what it lowers the "
-                "true one",
+                caption=f"{count(len(traits), 'group')}; the number is what each raises the wrong class less what it "
+                "lowers the true one",
                 bounds=subject.bounds,
                 owner=found.groups[k],
                 marks=tuple(

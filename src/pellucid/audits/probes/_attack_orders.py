@@ -284,9 +284,12 @@ class AttackOrderings:
 
     def _too_few(self, subject: Subject, attack: PGD, counts: _Counts, usable: int, spent: int) -> Finding:
         enough = counts.right >= FEWEST
+        norm, radius = _radius(subject, self.attack)
+        larger = f"--set attack-orders.attack={norm}:{2 * radius:.3g}"
         why = (
-            f"the attack within {self._text(subject)} turns {usable} of {counts.right} right answers wrong; at least "
-            f"{FEWEST} are needed to say through which interactions it acts."
+            f"the attack within {self._text(subject)} turns {usable} of {counts.right} right answers wrong, and at "
+            f"least {FEWEST} are needed to say through which interactions it acts: audit this model, and any you "
+            f"compare it with, at a larger radius, such as {larger}."
             if enough
             else f"the model gets {counts.right} of {count(counts.tried, 'sample')} right without any attack; at least "
             f"{FEWEST} that an attack then turns wrong are needed to say through which interactions it acts."
@@ -306,7 +309,7 @@ class AttackOrderings:
             level="noted",
             reason="There is nothing to take apart; "
             + (
-                "a larger radius may give more attacked samples."
+                "robust models need a larger radius until enough samples are fooled."
                 if enough
                 else "attacks are explained on samples that the model gets right."
             ),

@@ -40,6 +40,9 @@ from ._victims import EACH, VICTIMS
 
 WANTED = {"quick": 64, "full": 200}
 LEAST = 20
+FINE = 64
+"""Samples below which turns are searched on the small grid, so that the budget pays for more of them."""
+
 LARGE_WANTED, LARGE_LEAST = {"quick": 8, "full": 64}, 4
 """Samples to attack, and for large images, whose every evaluation costs a hundred times as much."""
 
@@ -125,7 +128,8 @@ class Robustness:
             return Need(0, 0, skip=same if still else "; ".join(plan.left_out.values()) or same)
         large = is_large(subject)
         most = min(total, (LARGE_WANTED if large else WANTED)[effort])
-        least, wanted = (_cost(n, subject, plan) for n in (min(most, LARGE_LEAST if large else LEAST), most))
+        wanted = _cost(most, subject, plan)
+        least = _cost(min(most, LARGE_LEAST if large else LEAST), subject, _coarse(plan))
         if plan.optional and effort == "full":
             wanted += _cost_moves(min(most, _moved(subject)), subject, plan)
         width = subject.inputs[0].numel()
@@ -140,6 +144,8 @@ class Robustness:
     def __call__(self, subject: Subject, budget: int, rng: Stream, *, work: Work = ALONE) -> list[Finding]:
         """Answer in one finding per attack, and one for all of them."""
         plan = self._plan(subject)
+        if _cost(min(FINE, len(subject)), subject, plan) > budget:
+            plan = _coarse(plan)
         n, moved = _affordable(budget, subject, plan)
         samples = rng.child("samples")
         part = subject.take(draw(subject, n, rng=samples))
@@ -232,6 +238,11 @@ class _Plan:
     ensemble: bool
     left_out: dict[str, str]
     optional: bool
+
+
+def _coarse(plan: _Plan) -> _Plan:
+    """Return the plan with turns on the small grid."""
+    return replace(plan, moves=[replace(move, grid=SMALL_GRID) for move in plan.moves])
 
 
 def _within(curve: RobustnessCurve, radius: float) -> Tensor:
