@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ._iterate import Call, Found, Grain, Stop, exact, iterate
-from ._solvers import Anderson, Broyden, Picard, check_solver, limits
+from ._solvers import Anderson, Broyden, Picard, check_solver, dots, limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +121,9 @@ def arnoldi(system: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> tu
         length = torch.linalg.vector_norm(image, dim=1)
         known = basis[:, : k + 1]
         for _ in range(2):  # the second pass removes what rounding left of the first
-            inner = torch.bmm(known, image[:, :, None])
-            image = image - torch.bmm(inner.transpose(1, 2), known)[:, 0]
-            hessenberg[:, : k + 1, k] += inner[:, :, 0]
+            inner = dots(known, image)
+            image = image - torch.bmm(inner[:, None], known)[:, 0]
+            hessenberg[:, : k + 1, k] += inner
         rest = torch.linalg.vector_norm(image, dim=1)
         floor = 10 * torch.finfo(start.dtype).eps * length
         hessenberg[:, k + 1, k] = torch.where(rest > floor, rest, 0.0)

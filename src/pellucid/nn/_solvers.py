@@ -160,6 +160,12 @@ def check_solver(solver: Limited) -> None:
         raise ValueError(f"stop must be 'relative' or 'absolute', got {solver.stop!r}")
 
 
+def dots(rows: Tensor, y: Tensor) -> Tensor:
+    """Return the products of the rows (b, n, d) with the vectors (b, d): (b, n)."""
+    # As a row times a transposed matrix: on a CPU ten times as fast as the matrix times a column.
+    return torch.bmm(y[:, None], rows.transpose(1, 2))[:, 0]
+
+
 @runtime_checkable
 class Limited(Protocol):
     """The settings that all solvers share."""
@@ -210,7 +216,7 @@ class _Mixing:
         n = min(self.count, self.memory)
         residual = fx - x
         self.values[:, place], self.residuals[:, place] = fx, residual
-        product = torch.bmm(self.residuals[:, :n], residual[:, :, None])[:, :, 0]
+        product = dots(self.residuals[:, :n], residual)
         self.products[:, place, :n] = self.products[:, :n, place] = product
         if n == 1:
             return fx if self.mixing == 1 else torch.lerp(x, fx, self.mixing)
@@ -264,8 +270,7 @@ class _QuasiNewton:
         n = min(self.count, self.memory)
         if n == 0:
             return -y
-        inner = torch.bmm(right[:, :n], y[:, :, None])
-        return torch.baddbmm(y[:, None], inner.transpose(1, 2), left[:, :n], beta=-1)[:, 0]
+        return torch.baddbmm(y[:, None], dots(right[:, :n], y)[:, None], left[:, :n], beta=-1)[:, 0]
 
     def _update(self, moved: Tensor, changed: Tensor) -> None:
         place = self.count % self.memory
