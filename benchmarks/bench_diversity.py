@@ -2,7 +2,7 @@
 
 python benchmarks/bench_diversity.py [--quick] [--note]
 
-Rows: 400 steps of the reference network (9 linear layers of width 256, batch 100) bare, with the recorder at its defaults,
+Rows: 400 steps of the reference network (9 linear layers of width 256, batch 100) bare, with the recorder as it comes,
 and with gradients as often as features; then one common direction by the Gram matrix and by forming every update.
 """
 
