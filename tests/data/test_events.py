@@ -127,10 +127,11 @@ def test_simulated_events_follow_the_edges(rng: Stream) -> None:
     assert int(first.x.max()) <= 13 + 7
     assert bool((first.time.diff() >= 0).all())
     assert int(first.time.max()) < 315_000
-    # The image comes back to where it began: what every pixel gained it lost again, but for a part of a step.
+    # The image comes back to where it began, but for a millisecond's 0.067 pixels: log(0.117 / 0.05) is four steps.
     balance = torch.zeros(34, 34)
     balance.index_put_((first.y, first.x), 2.0 * first.polarity - 1, accumulate=True)
-    assert float(balance.abs().max()) <= 1
+    assert float(balance.abs().max()) <= 5
+    assert float((balance.abs() > 1).float().mean()) < 0.02
     # In the first move the image goes right and down: its left upper edge becomes darker.
     early = first.time < 20_000
     corner = (first.x == 8) & (first.y == 8) & early
