@@ -103,30 +103,34 @@ def fit_temperature(
     """By which factor must logits be multiplied so that probabilities fit these labels best?
 
     It minimizes the mean of -log softmax(t z)_y over t > 0, which is convex in t. The answers stay the same. (Guo et
-    al. 2017 divide by 1 / t.) Fit it on samples that were neither trained nor tested on. Where every answer is right
-    the best factor has no end, and the largest one allowed, 10,000, comes back.
+    al. 2017 divide by 1 / t.) Fit it on samples that were neither trained nor tested on. A label counts (N + 1) / (N +
+    2) for its class and the rest, evenly, for the others (Platt 1999), so that a few samples that are all answered
+    rightly do not ask for certainty.
 
     Args:
         logits: `(N, K)` finite numbers.
         labels: true classes `(N,)`.
-        weights: of the samples; 1 if not given.
+        weights: of the samples; 1 if not given. N is then their sum.
 
     Raises:
         ModelError: logits are not `(N, K)` or not finite.
         DataError: labels do not fit them.
 
     Example:
-        >>> logits = 3 * torch.tensor([[0.0, math.log(3.0)]] * 4)
-        >>> round(fit_temperature(logits, torch.tensor([1, 1, 1, 0])), 6)
-        0.333333
+        >>> round(fit_temperature(torch.eye(3), torch.arange(3)), 6) == round(math.log(8), 6)
+        True
     """
     logits, labels = checked(logits, labels)
-    share = torch.ones(len(labels), dtype=torch.float64) if weights is None else weights.double().to(logits.device)
-    share = share.to(logits.device) / share.sum()
+    share = torch.ones(len(labels), dtype=torch.float64) if weights is None else weights.double()
+    share = share.to(logits.device)
+    doubt = 1 / (float(share.sum()) + 2)
+    share = share / share.sum()
     own = logits.gather(1, labels[:, None])[:, 0]
+    others = (logits.sum(1) - own) / (logits.shape[1] - 1)
+    wanted = (1 - doubt) * own + doubt * others
 
     def slope(t: float) -> float:
-        return float((share * (((t * logits).softmax(1) * logits).sum(1) - own)).sum())
+        return float((share * (((t * logits).softmax(1) * logits).sum(1) - wanted)).sum())
 
     low, high = _COLDEST, _HOTTEST
     if slope(high) <= 0:
