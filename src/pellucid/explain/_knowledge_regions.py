@@ -446,4 +446,4 @@ class _Adam:
         self.mean.mul_(0.9).add_(slope, alpha=0.1)
         self.square.mul_(0.99).addcmul_(slope, slope, value=0.01)
         mean, square = self.mean / (1 - 0.9**self.steps), self.square / (1 - 0.99**self.steps)
-        self.at = self.at - self.lr * mean / (square.sqrt() + 1e-12)
+        self.at = self.at - self.lr * mean / (square.sqrt() + 1e-6)  # below it a slope is rounding
