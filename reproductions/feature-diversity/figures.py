@@ -71,7 +71,7 @@ def spread(values: list[float], digits: int = 3) -> str:
 def tables(found: dict[str, list[Found]]) -> str:
     """Return the tables of the README."""
     lines = [
-        "| arm | seeds | flat steps, by seed | mean ± sd | similarity of a middle layer: start, highest in the phase, end"
+        "| arm | seeds | flat steps, by seed | mean ± sd | a middle layer's similarity: start, highest, end"
         " | largest self-enhancement | accuracy after 1,500 (plain: 3,500) steps |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]

@@ -29,7 +29,13 @@ ARMS = {
 FULL = {
     f"{data}-{activation}-{depth}x{width}": (
         "mlp-cifar10-full",
-        (f"data.kind={data}", f"model.inputs={inputs}", f"model.activation={activation}", f"model.depth={depth}", f"model.width={width}"),
+        (
+            f"data.kind={data}",
+            f"model.inputs={inputs}",
+            f"model.activation={activation}",
+            f"model.depth={depth}",
+            f"model.width={width}",
+        ),
     )
     for (data, inputs), activation, depth, width in itertools.product(
         (("mnist", 784), ("cifar10", 3072)), ("relu", "tanh", "gelu"), (5, 9, 14, 20), (128, 256, 512, 1024)

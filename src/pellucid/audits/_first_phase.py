@@ -70,7 +70,7 @@ class Remedy:
     command: str = ""
 
 
-def advise(history: DiversityHistory, *, patience: int = 200) -> tuple[Remedy, ...]:
+def advise(history: DiversityHistory, *, patience: int | None = None) -> tuple[Remedy, ...]:
     """What should be tried against a flat first phase, the likeliest help first? Nothing where there was none.
 
     The order follows what the record shows: signals that shrink from layer to layer, biases that outweigh them,
@@ -78,7 +78,7 @@ def advise(history: DiversityHistory, *, patience: int = 200) -> tuple[Remedy, .
 
     Args:
         history: of a training.
-        patience: steps for which a loss may stand still.
+        patience: steps for which a loss may stand still; what the recorder was given if None.
     """
     if not history.phase(patience=patience).trapped:
         return ()
@@ -154,7 +154,7 @@ def advise(history: DiversityHistory, *, patience: int = 200) -> tuple[Remedy, .
     return tuple(remedy for _, remedy in sorted(ranked, key=lambda pair: -pair[0]))
 
 
-def first_phase_finding(history: DiversityHistory, *, seed: int = 0, patience: int = 200) -> Finding:
+def first_phase_finding(history: DiversityHistory, *, seed: int = 0, patience: int | None = None) -> Finding:
     """Return what the record of a training says about its first phase."""
     report = history.phase(patience=patience)
     remedies = advise(history, patience=patience)
@@ -184,7 +184,7 @@ def first_phase_finding(history: DiversityHistory, *, seed: int = 0, patience: i
                 "features every": history.head.every,
                 "gradients every": history.head.gradients_every,
                 "feature maps": history.head.reduce,
-                "patience": patience,
+                "patience": history.head.patience if patience is None else patience,
             },
             versions=versions(),
         ),

@@ -40,6 +40,7 @@ class DiversityHead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         every, gradients_every: steps between two measurements.
         reduce: what is compared of feature maps.
         biases: whether a linear or convolutional layer has a bias.
+        patience: steps for which the loss may stand still.
         schema: version of this file.
     """
 
@@ -52,6 +53,7 @@ class DiversityHead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     gradients_every: int
     reduce: str
     biases: bool = True
+    patience: int = PATIENCE
     schema: int = 1
 
 
@@ -214,17 +216,18 @@ class DiversityHistory:
             return (math.nan,) * len(self.head.kinds)
         return initial_similarity(relus, start=start) + (math.nan,) * (len(self.head.kinds) - relus)
 
-    def phase(self, *, patience: int = PATIENCE) -> PhaseReport:
+    def phase(self, *, patience: int | None = None) -> PhaseReport:
         """Was the training caught in a flat first phase?
 
         Args:
-            patience: steps for which a loss may stand still.
+            patience: steps for which a loss may stand still; what the recorder was given if None.
         """
         return phase_report(self, first_phase(self.losses), patience=patience)
 
 
-def phase_report(history: DiversityHistory, phase: FirstPhase, *, patience: int = PATIENCE) -> PhaseReport:
+def phase_report(history: DiversityHistory, phase: FirstPhase, *, patience: int | None = None) -> PhaseReport:
     """Return what the features did in a first phase that is known."""
+    patience = history.head.patience if patience is None else patience
     steps = history.measured[0]
     inside = [k for k, step in enumerate(steps) if step <= phase.lasted]
     layers: tuple[LayerPhase, ...] = ()

@@ -133,6 +133,7 @@ class DiversityRecorder:
             gradients_every=gradients_every,
             reduce=reduce,
             biases=self.meter.biases,
+            patience=patience,
         )
 
     def __enter__(self) -> DiversityRecorder:
