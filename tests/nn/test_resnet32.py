@@ -58,6 +58,12 @@ def test_networks_take_the_fixed_head(kind, settings):
     assert etf_head(build(kind, settings)) is None
 
 
+def test_networks_of_texts_take_it_too():
+    model = build("text-cnn", {"vocabulary": 9, "width": 4, "head": "etf"})
+    assert etf_head(model).in_features == 12
+    assert model(torch.tensor([[3, 4, 5, 0], [8, 2, 1, 1]])).shape == (2, 2)
+
+
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ModelError, match="mean has 2 numbers but images have 3 channels"):
         build("resnet32-cifar", {"mean": [0.5, 0.5]})

@@ -9,7 +9,7 @@ from pellucid.core import Dataset, RecipeError, Tokenizer, tokenizers
 from pellucid.nn.models import ImplicitTextSettings, TextCNNSettings
 
 from ._recipe import Recipe
-from .objectives import Standard
+from .objectives import DotRegression, Standard
 
 TOKENIZER = "tokenizer.json"
 
@@ -38,7 +38,7 @@ def fitted_tokenizer(recipe: Recipe, data: Dataset, out: Path) -> Tokenizer | No
         return None
     if not isinstance(model, TextCNNSettings | ImplicitTextSettings):
         raise RecipeError(f'{data.name} holds texts; use model.kind = "text-cnn" or "implicit-text"')
-    if not isinstance(recipe.objective, Standard) or recipe.test.attack is not None:
+    if not isinstance(recipe.objective, Standard | DotRegression) or recipe.test.attack is not None:
         raise RecipeError(f'{data.name} holds texts, which cannot be attacked; use objective.kind = "standard"')
     if not data.labelled:
         raise RecipeError(f"{data.name} has no labels to learn from")

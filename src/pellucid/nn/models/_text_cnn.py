@@ -10,6 +10,8 @@ from jaxtyping import Float
 from msgspec import Meta
 from torch import Tensor, nn
 
+from ._head import Head, check_head, head
+
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
 Width = Annotated[int, Meta(ge=1, le=15)]
@@ -31,6 +33,7 @@ class TextCNNSettings(
         dropout: share of the features left out in training.
         absent: share of the tokens replaced by the absent token in training, so that the network knows it.
         classes: number of logits.
+        head: "linear" is learned; "etf" has fixed prototypes at the corners of a simplex, `nn.ETFHead`.
     """
 
     vocabulary: Annotated[int, Meta(ge=4)] = 6000
@@ -40,8 +43,10 @@ class TextCNNSettings(
     dropout: Share = 0.5
     absent: Share = 0.1
     classes: Annotated[int, Meta(ge=2)] = 2
+    head: Head = "linear"
 
     def __post_init__(self) -> None:
+        check_head(self.head, self.width * (len(self.reach) + 1), self.classes)
         if not self.reach or any(reach % 2 == 0 for reach in self.reach):
             raise ValueError(f"reach must be odd numbers, so that a token is in the middle, got {self.reach}")
 
@@ -75,7 +80,7 @@ class TextCNN(nn.Module):
             nn.Conv1d(width, width, reach, padding=reach // 2) for reach in settings.reach
         )
         self.dropout = nn.Dropout(settings.dropout)
-        self.answer = nn.Linear(width * (len(settings.reach) + 1), settings.classes)
+        self.answer = head(settings.head, width * (len(settings.reach) + 1), settings.classes)
 
     def forward(self, ids: Tensor) -> Float[Tensor, "b k"]:
         """Return logits of token ids `(b, L)`, int64."""
