@@ -62,6 +62,11 @@ def test_a_dial_is_checked(recipe_file):
         Recipe.load(recipe_file, overrides=(kind, "weighting.row=0.5"))
 
 
+def test_a_key_of_a_table_is_named_with_its_table() -> None:
+    with pytest.raises(RecipeError, match=r"there is no key rho; did you mean weighting\.rho\?"):
+        Recipe.load("pareto-fashion-mnist", overrides=("rho=0.3",))
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

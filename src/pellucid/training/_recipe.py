@@ -214,8 +214,7 @@ def _check_keys(raw: Any, kind: inspect.Type, path: str) -> None:
         for key, value in raw.items():
             _check_keys(value, kind.value_type, f"{path}{key}.")
         return
-    options = [kind] if isinstance(kind, inspect.StructType) else getattr(kind, "types", ())
-    structs = [option for option in options if isinstance(option, inspect.StructType)]
+    structs = _structs(kind)
     if not structs:
         return
     chosen = _chosen(raw, structs, path)
@@ -224,7 +223,24 @@ def _check_keys(raw: Any, kind: inspect.Type, path: str) -> None:
         if key in fields:
             _check_keys(value, fields[key], f"{path}{key}.")
         elif key != chosen.tag_field:
-            raise RecipeError(f"there is no key {path}{key}; {_nearest(key, fields)}")
+            inside = _inside(raw, fields, key)
+            raise RecipeError(f"there is no key {path}{key}; {inside or _nearest(key, fields)}")
+
+
+def _structs(kind: inspect.Type) -> list[inspect.StructType]:
+    options = [kind] if isinstance(kind, inspect.StructType) else getattr(kind, "types", ())
+    return [option for option in options if isinstance(option, inspect.StructType)]
+
+
+def _inside(raw: dict[str, Any], fields: Mapping[str, inspect.Type], wanted: str) -> str:
+    """Return a hint to the first of the given tables that knows the key, such as weighting.rho; empty if none does."""
+    for name, value in raw.items():
+        structs = _structs(fields[name]) if name in fields else []
+        if structs and isinstance(value, dict):
+            known = {field.encode_name for field in _chosen(value, structs, f"{name}.").fields}
+            if wanted in known:
+                return f"did you mean {name}.{wanted}?"
+    return ""
 
 
 def _chosen(raw: dict[str, Any], structs: list[inspect.StructType], path: str) -> inspect.StructType:
