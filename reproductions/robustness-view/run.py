@@ -1,6 +1,8 @@
 """Take attacks apart by interaction order, on a standard and a robust network; `figures.py` draws what this writes.
 
 python reproductions/robustness-view/run.py --part orders|pairs|strength|defences --model standard|robust [--seed S]
+
+With --full: ResNet-18 of 100 epochs, 16 x 16 players, 100 samples, official numbers of pairs and contexts; for a GPU.
 """
 
 import argparse
@@ -11,6 +13,7 @@ import torch
 from pellucid.attacks import PGD, Linf, until_utility
 from pellucid.core import Stream, write_json
 from pellucid.explain import (
+    OFFICIAL_PAIRS,
     AttackPairs,
     attack_orders,
     correction_rate,
@@ -30,13 +33,17 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--part", choices=("orders", "pairs", "strength", "defences"), required=True)
 parser.add_argument("--model", choices=("standard", "robust"), required=True)
 parser.add_argument("--seed", type=int, default=0)
-parser.add_argument("--samples", type=int, default=64, help="usable samples: right without, wrong under attack")
+parser.add_argument("--samples", type=int, help="usable samples: right without, wrong under attack; 64, in full 100")
 parser.add_argument("--chains", type=int, default=200)
 parser.add_argument("--controlled", action="store_true", help="stop at half of the clean margin, not at full strength")
 parser.add_argument("--out", type=Path, default=Path("runs/pairs"))
+parser.add_argument("--full", action="store_true", help="ResNet-18 and the official settings, for a GPU")
+parser.add_argument("--device", default="cpu")
+parser.add_argument("--set", action="append", default=[], help="a change of the recipe, such as epochs=1")
 wish = parser.parse_args()
+wish.samples = wish.samples or (100 if wish.full else 64)
 RESULTS = Path(__file__).resolve().parent / "results"
-FILE = RESULTS / f"{wish.part}{'-controlled' * wish.controlled}-{wish.model}-{wish.seed}.json"
+FILE = RESULTS / f"{wish.part}{'-controlled' * wish.controlled}{'-full' * wish.full}-{wish.model}-{wish.seed}.json"
 RADIUS, TRIED = Linf(8 / 255), 8
 RATIOS = (0.1, 0.2, 0.5, 0.7, 0.9, 0.95)
 
@@ -79,10 +86,15 @@ def settled(numbers: dict) -> dict:
 
 if FILE.exists():
     raise SystemExit(f"{FILE.name} is there already")
-name = f"{wish.model}-cifar10"
-run = train(Recipe.load(name, overrides=(f"seed={wish.seed}",)), wish.out / f"{name}-{wish.seed}")
-subject, cells = run.subject("test", TRIED * wish.samples), Patches(8, background=run.subject("train", 2000).inputs)
-rng, inputs, labels = Stream(wish.seed).child("robustness-view"), subject.inputs, subject.labels
+whole = {"standard": "standard-resnet18-cifar10-full", "robust": "pgd-resnet18-cifar10-full"}
+name = whole[wish.model] if wish.full else f"{wish.model}-cifar10"
+recipe = Recipe.load(name, overrides=(f"seed={wish.seed}", *wish.set))
+run = train(recipe, wish.out / f"{name}-{wish.seed}", device=wish.device)
+run.model.to(wish.device)
+subject = run.subject("test", TRIED * wish.samples)
+cells = Patches(16 if wish.full else 8, background=run.subject("train", 2000).inputs)
+rng = Stream(wish.seed).child("robustness-view")
+inputs, labels = subject.inputs.to(wish.device), subject.labels.to(wish.device)
 bound = rng.at(subject.ids)
 
 
@@ -105,7 +117,7 @@ x, x_adv, y, numbers = usable(PGD(RADIUS, steps=20))
 if wish.part == "orders":
     numbers |= waterfall(x, x_adv, y, wish.chains)
 elif wish.part == "pairs":
-    wanted = AttackPairs(10, 24, ratios=RATIOS)
+    wanted = OFFICIAL_PAIRS if wish.full else AttackPairs(10, 24, ratios=RATIOS)
     found = pair_attack_orders(run.model, x, x_adv, y, cells, settings=wanted, rng=rng.at(torch.arange(len(x))))
     numbers |= {"orders": found.orders, "floor": found.floor, "delta": found.delta, "share": found.share}
     numbers |= {"mean_of_ratios": found.disentanglement(), "ratios": found.ratios}
