@@ -57,7 +57,7 @@ def value(finding: Finding, name: str) -> float | None:
 def test_classes_far_apart_are_fine() -> None:
     finding = asked(subject(corners(6)))
     assert finding.level == "fine"
-    assert finding.answer.startswith("No two classes share a direction: the closest are ")
+    assert finding.answer.startswith("No two classes are shown to share a direction: the closest are ")
     assert "(ideal -0.2)" in finding.answer
     assert finding.advice is None
     assert value(finding, "nc1") < 0.05
@@ -189,6 +189,7 @@ def test_levels() -> None:
     assert _levels.collapse(2, [], None, None, told=True).level == "watch"
     assert _levels.collapse(0, [], high, low, told=True).level == "watch"
     assert "not shown to be served worse" in _levels.collapse(0, [], high, high, told=True).reason
+    assert _levels.collapse(0, [], None, None, told=True, reach=0.82).level == "watch"
     assert _levels.collapse(1, ["a as b"], high, low, told=True).level == "weak"
     assert not _levels.mostly(3, 5)
     assert _levels.mostly(30, 40)
@@ -208,7 +209,7 @@ def test_on_the_command_line(tmp_path, capsys) -> None:
     asked = ["audit", "fashion-standard", "fashion-mnist", "--probe", "collapse", "--samples", "200"]
     assert main([*asked, "--out", str(out)]) == 0
     shown = capsys.readouterr().out
-    assert "share a direction" in shown
+    assert "share a direction" in " ".join(shown.split())
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     (finding,) = report["findings"]
     assert finding["name"] == "collapse"

@@ -259,6 +259,7 @@ def collapse(
     tail: Interval[float] | None,
     *,
     told: bool,
+    reach: float = -1.0,
 ) -> Judged:
     """Judge the directions of the classes, and the accuracy of rare classes beside that of frequent ones.
 
@@ -269,6 +270,7 @@ def collapse(
         merged: classes that are mostly answered as another one that is close to them, in words.
         head, tail: accuracy on the most frequent and on the rarest third of the classes, where these are known.
         told: whether features were looked at, and not the classifier alone.
+        reach: upper end of the interval of the largest cosine of two class means.
     """
     if merged:
         return Judged(
@@ -287,6 +289,12 @@ def collapse(
             "watch",
             f"A cosine above {SHARED:g} means that nine tenths of the squared length of two directions is common to "
             "both: the little that is left must tell the two classes apart.",
+        )
+    if reach > SHARED:
+        return Judged(
+            "watch",
+            f"The interval of the largest cosine of two class means reaches {brief(reach)}, above {SHARED:g}: on so "
+            "few samples a shared direction cannot be ruled out.",
         )
     if not told:
         return Judged("noted", "The classifier alone is not judged: what its classes have in common shows in features.")

@@ -151,6 +151,7 @@ class Collapses:
             accuracy.get("head"),
             accuracy.get("tail"),
             told=found is not None,
+            reach=-1.0 if found is None or subject.n_classes < 3 else interval_of(found, "means.closest")[2] or -1.0,
         )
         measures = _measures(seen, len(shared))
         return Finding(
@@ -161,7 +162,7 @@ class Collapses:
             measure=measures[0],
             level=judged.level,
             reason=judged.reason,
-            advice=_advice(seen, merged or shared, judged.level),
+            advice=_advice(seen, merged or shared or list(seen.pairs[:1]), judged.level),
             measures=tuple(measures[1:]),
             exhibits=exhibits_of(
                 subject, seen.weights, found, seen.answers, groups=seen.groups, accuracy=accuracy, pairs=seen.pairs
@@ -280,8 +281,8 @@ def _answer(seen: Seen, shared: list[Pair], merged: list[Pair]) -> str:
     elif seen.pairs:
         closest = seen.pairs[0]
         parts.append(
-            f"No two classes share a direction: the closest are {names[closest.a]} and {names[closest.b]}, cosine "
-            f"{brief(closest.closest)} (ideal {ideal})."
+            f"No two classes are shown to share a direction: the closest are {names[closest.a]} and "
+            f"{names[closest.b]}, cosine {brief(closest.closest)} (ideal {ideal})."
         )
     if found is None:
         why = "the data have no labels" if seen.subject.labels is None else f"too few have {FEWEST} samples here"
