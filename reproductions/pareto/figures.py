@@ -54,7 +54,7 @@ def front_figure(all_found: dict[tuple[str, int], Found]) -> None:
         axes.set(xlabel="natural accuracy", ylabel=f"accuracy under {AXES[place]}")
         axes.grid(alpha=0.2)
     panels[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(RESULTS / "front.png", dpi=110)
+    figure.savefig(RESULTS / "front.png", dpi=80)
     plt.close(figure)
 
 
@@ -70,7 +70,7 @@ def weights_figure(all_found: dict[tuple[str, int], Found]) -> None:
     panels[0].set_ylabel("weight")
     if panels[-1].lines:
         panels[-1].legend(fontsize=7)
-    figure.savefig(RESULTS / "weights.png", dpi=110)
+    figure.savefig(RESULTS / "weights.png", dpi=60)
     plt.close(figure)
 
 
