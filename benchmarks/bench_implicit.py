@@ -3,7 +3,7 @@
     python benchmarks/bench_implicit.py [--rounds 9] [--quick] [--note]
 
 The cell is a residual block of two 3 x 3 convolutions with group normalization, as in multiscale equilibrium networks,
-with random weights of two sizes: one converges in about 10 steps and one in about 30. At equal tolerances:
+with random weights of two sizes: one converges in about 10 steps and one in about 20. At equal tolerances:
 (a) solving, beside torchdeq's solvers and beside as many bare calls of the cell as the solver made; (b) the backward
 pass, exact and phantom, with the exact/phantom ratio (the paper reports about 1.7); (c) what a training step keeps in
 memory for the backward pass.

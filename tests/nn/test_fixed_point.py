@@ -253,6 +253,13 @@ def test_noise_in_the_cell_is_found(net: Net) -> None:
         fixed_point(noisy, net.z0, Anderson(tol=1.0))
 
 
+def test_a_state_changed_in_place_is_refused(net: Net) -> None:
+    with pytest.raises(ModelError, match="changes its state in place"):
+        fixed_point(lambda h: h.mul_(0.5).add_(1), net.z0.clone())
+    with torch.inference_mode():
+        assert fixed_point(lambda h: 0.5 * h + 1, torch.zeros(2, 2)).converged.all()
+
+
 @pytest.mark.parametrize(
     ("f", "z0", "said"),
     [

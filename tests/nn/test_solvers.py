@@ -245,6 +245,11 @@ def test_contractions_are_solved_by_every_solver(seed: int, norm: float, n: int,
     assert_close(solution.value, torch.tanh(solution.value @ a.T + z), atol=1e-7, rtol=0)
 
 
+def test_newton_is_refused_where_derivatives_are_off() -> None:
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="use torch.no_grad, not torch.inference_mode"):
+        fixed_point(torch.cos, torch.zeros(1, 1), NewtonKrylov())
+
+
 def test_no_samples_are_no_trouble() -> None:
     for solver in LOOSE:
         solution = fixed_point(torch.tanh, torch.zeros(0, 3), solver, inputs=())

@@ -84,7 +84,8 @@ def jacobian_penalty(
 
     |J| is the Frobenius norm and d the numbers of a state; |v^T J|^2 with normal v has the mean |J|^2 (Hutchinson).
     Add it to the loss with a weight of about 0.1 to 1 where solvers need ever more steps during training. It
-    differentiates a gradient, which compiled cells do not allow.
+    differentiates a gradient, which compiled cells do not allow. `VariationalDropout` drops nothing here: its masks
+    belong to a solve.
 
     Args:
         f: the cell, as it is: its parameters get gradients.

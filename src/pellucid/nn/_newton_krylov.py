@@ -79,6 +79,8 @@ class _Newton:
 
 def jacobian_product(call: Call, x: Tensor, v: Tensor, rows: Tensor | None = None) -> Tensor:
     """Return J v for each row, (b, d)."""
+    if torch.is_inference_mode_enabled():  # every derivative would silently be zero
+        raise RuntimeError("products with the Jacobian need derivatives; use torch.no_grad, not torch.inference_mode")
     _load_forward_mode()
     with forward_ad.dual_level():
         out = call(forward_ad.make_dual(x, v), rows)  # type: ignore[no-untyped-call]

@@ -114,11 +114,17 @@ class Cell:
             if rows is not self._rows:
                 self._rows, self._picked = rows, picked(self.inputs, rows)
             inputs = self._picked
+        version = None if x.is_inference() else x._version
         if self.autocast is None:
             image = self.f(self.packing.unpack(x), *inputs)
         else:
             with torch.autocast(self.packing.device.type, self.autocast):
                 image = self.f(self.packing.unpack(x), *inputs)
+        if version is not None and x._version != version:
+            raise ModelError(
+                "the cell changes its state in place, so the solver loses the point it compares with; write z = z + x "
+                "instead of z += x, and use no in-place operations on the state"
+            )
         z = self.packing.check(image, x.shape[0])
         self.evaluations += x.shape[0]
         for part in (z,) if isinstance(z, Tensor) else z:
