@@ -222,6 +222,14 @@ CALLS: dict[str, Case] = {
     "metrics.corruption_accuracy": lambda s: metrics.corruption_accuracy(
         s.model, s.x, s.y, names=("contrast", "shot-noise"), severities=(1, 5), rng=s.rng, batch_size=2
     ),
+    "metrics.DiversityMeter": lambda s: _layered(lambda: metrics.DiversityMeter(s.model, s.x, s.y).both()),
+    "metrics.common_direction": lambda s: _layered(
+        lambda: [
+            metrics.common_direction(s.model, s.x, s.y, name)
+            for name, module in s.model.named_modules()
+            if isinstance(module, torch.nn.Linear)
+        ]
+    ),
     "metrics.neural_collapse": lambda s: metrics.neural_collapse(s.model, s.x, s.y, batch_size=2),
     "metrics.transfer_accuracy": lambda s: metrics.transfer_accuracy(s.model, s.x, s.y, batch_size=2),
     "explain.reliance": lambda s: explain.reliance(s.model, s.x, s.y, rng=s.rng, batch_size=2),
@@ -295,6 +303,12 @@ _QUICK_KNOWLEDGE = explain.KnowledgeSettings(
 def _regions(call: Callable[[], Any]) -> None:
     """Call what needs feature maps; a model without them is refused after it was run."""
     with suppress(core.ModelError):
+        call()
+
+
+def _layered(call: Callable[[], Any]) -> None:
+    """Call what needs layers to watch; a model without them is refused."""
+    with suppress(core.ModelError, ValueError):
         call()
 
 

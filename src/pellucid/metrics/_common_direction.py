@@ -143,7 +143,9 @@ def per_sample_gradients(
     found: list[tuple[str, nn.Module, Tensor | None, Tensor]] = []
     with evaluating(model, precise=False), torch.enable_grad(), _tapped(model, layers, len(x), found):
         with beside or nullcontext():
-            logits = model(x.to(device))
+            # Inputs that take part in the graph keep a user's backward hooks on the first layer quiet; nothing
+            # is computed for them.
+            logits = model(x.to(device).detach().requires_grad_(x.is_floating_point()))
         total = loss(logits, labels.to(device)).sum()
         outputs = [output for *_, output in found]
         if not outputs:
