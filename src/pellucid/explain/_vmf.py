@@ -41,7 +41,7 @@ def vmf_kappa(length: Float[Tensor, "*n"], *, dim: int = 3, sigma: float = 1.0) 
 
     Example:
         >>> [round(k, 4) for k in vmf_kappa(torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64)).tolist()]
-        [0.8121, 1.7155, 9.0452]
+        [0.8121, 1.7154, 9.0452]
     """
     if not sigma > 0:
         raise ValueError(f"sigma must be above 0, got {sigma}")
