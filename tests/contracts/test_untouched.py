@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from pellucid import attacks, audits, core, explain, games, metrics
 from pellucid.core import Stream, Subject
+from pellucid.nn import Equilibrium
 
 PACKAGES = ("core", "games", "attacks", "metrics", "explain", "audits")
 
@@ -200,6 +201,8 @@ CALLS: dict[str, Case] = {
     "explain.recoverability": lambda s: explain.recoverability(
         s.model, s.x, s.x.flip(-1), s.y, _attack_at(0.1), rng=s.rng
     ),
+    "explain.equilibria": lambda s: explain.equilibria(_settling(s.model), s.x, s.y, few=2, batch_size=2, rng=s.rng),
+    "explain.implicit_layers": lambda s: explain.implicit_layers(s.model),
     "metrics.attacked": lambda s: metrics.attacked(s.model, s.x, s.y, _attack_at(0.1), rng=s.rng, batch_size=2),
     "metrics.feature_diversity": lambda s: metrics.feature_diversity(s.model, s.x, s.y, batch_size=2),
     "metrics.repeats": lambda s: metrics.repeats(s.model, s.x, batch_size=2),
@@ -288,7 +291,31 @@ CALLS: dict[str, Case] = {
 PROBES: dict[str, Case] = {
     f"probe {name}": lambda s, probe=probe: probe(s.subject, 60_000, s.rng)
     for name, probe in (audits.PROBES | audits.MORE).items()
+    if not isinstance(probe, core.Suited)  # made for a kind of model that this one is not
 }
+
+
+class _Cell(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, z: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(self.scale * z + x)
+
+
+class _Settled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Equilibrium(_Cell())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(torch.zeros_like(x), x)
+
+
+def _settling(model: nn.Module) -> nn.Module:
+    """Return a network whose last layer settles on what the model answers."""
+    return nn.Sequential(model, _Settled())
 
 
 def _quick_cost() -> explain.MinimumCost:

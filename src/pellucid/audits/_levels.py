@@ -306,7 +306,7 @@ def collapse(
     )
 
 
-SETTLED = 0.95
+MOST_SETTLE = 0.95
 """Share of samples that must settle: the others' answers are those of a network cut off at some depth."""
 
 TURNED = 0.05
@@ -336,13 +336,13 @@ def implicit(converged: Interval[float], changed: Interval[float] | None, cosine
             f"The gradient has a cosine of {brief(cosine)} to the exact one: training, attacks and saliency maps that "
             "follow it go downhill or nowhere.",
         )
-    if converged.value < SETTLED:
+    if converged.value < MOST_SETTLE:
         return Judged(
             "watch",
-            f"{percent(converged.value)} of the samples settle, fewer than {percent(SETTLED)}: what is said of "
+            f"{percent(converged.value)} of the samples settle, fewer than {percent(MOST_SETTLE)}: what is said of "
             "equilibria holds for these alone.",
         )
-    if changed is not None and changed.value > 1 - SETTLED:
+    if changed is not None and changed.value > 1 - MOST_SETTLE:
         return Judged("watch", f"{percent(changed.value)} of the answers change when the solver goes on.")
     if cosine < AGREES:
         return Judged(
@@ -351,11 +351,11 @@ def implicit(converged: Interval[float], changed: Interval[float] | None, cosine
             "saliency maps that follow it go more across than uphill, and attacks may look weaker than they are.",
         )
     if math.isnan(cosine):
-        return Judged("fine", f"At least {percent(SETTLED)} of the samples settle.")
+        return Judged("fine", f"At least {percent(MOST_SETTLE)} of the samples settle.")
     return Judged(
         "fine",
-        f"At least {percent(SETTLED)} of the samples settle, and the gradient's cosine to the exact one is at least "
-        f"{AGREES:g}.",
+        f"At least {percent(MOST_SETTLE)} of the samples settle, and the gradient's cosine to the exact one is not "
+        f"below {AGREES:g}.",
     )
 
 

@@ -91,7 +91,8 @@ class EquilibriumView:
         modes: the layer's own way and the usual ones; empty where the cell has no parameters or nothing reaches it.
         exact_missed: of how many of these samples the exact gradient was not reached.
         certificate: whether the layer's own gradient provably goes uphill; None where the state is too large.
-        evaluations: of the model; a look from close by counts as many as its products with the Jacobian take.
+        evaluations: of the model, those of the first look at all layers with the first one's; a look from close by
+            counts as many as its products with the Jacobian take.
         cell_evaluations: of the cell per sample in one forward pass, mean.
     """
 
@@ -218,7 +219,7 @@ def equilibria(
                     modes=close.modes,
                     exact_missed=close.missed,
                     certificate=close.certificate,
-                    evaluations=len(x) * (1 if changed is None else 2) + CLOSE * len(chosen),
+                    evaluations=len(x) * ((not views) + (changed is not None)) + CLOSE * len(chosen),
                     cell_evaluations=own.evaluations / len(x),
                 )
             )

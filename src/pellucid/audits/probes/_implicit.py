@@ -292,7 +292,7 @@ def _of_mode(view: EquilibriumView, mode: GradientMode) -> list[Measure]:
 def _advice(view: EquilibriumView, level: str, cosine: float) -> Advice | None:
     if level == "fine":
         return None
-    if float(view.converged.double().mean()) < _levels.SETTLED:
+    if float(view.converged.double().mean()) < _levels.MOST_SETTLE:
         return _to_settle(view)
     if cosine < _levels.AGREES:
         return _to_agree(view, cosine)
@@ -306,7 +306,7 @@ def _advice(view: EquilibriumView, level: str, cosine: float) -> Advice | None:
 def _to_settle(view: EquilibriumView) -> Advice:
     reached = view.needed[view.needed >= 0]
     radius = _mean(view.radius)
-    if len(reached) >= _levels.SETTLED * len(view.needed):
+    if len(reached) >= _levels.MOST_SETTLE * len(view.needed):
         steps = 10 * math.ceil(int(reached.max()) / 10)
         return Advice(
             text=f"It needs more steps: with {steps}, {percent(len(reached) / len(view.needed))} of these samples "
@@ -420,16 +420,16 @@ def _histogram(view: EquilibriumView) -> Curve:
 
 
 def _residuals(view: EquilibriumView) -> Curve:
-    powers = view.residual.double().clamp(1e-12, 1e3).log10().floor().long()
-    first, last = int(powers.min()), int(powers.max())
-    counts = (powers - first).bincount(minlength=last - first + 1)
+    places = (3 * view.residual.double().clamp(1e-12, 1e3).log10()).floor().long()
+    first, last = int(places.min()), int(places.max())
+    counts = (places - first).bincount(minlength=last - first + 1)
     return Curve(
         title="Residual per sample, where the solver ends",
-        x=Axis("residual"),
+        x=Axis("residual up to"),
         y=Axis("share of the samples", "%"),
         lines=(Line(name="samples", x=numbers(range(len(counts))), y=numbers(counts / counts.sum())),),
         bars=True,
-        categories=tuple(f"1e{k} to 1e{k + 1}" for k in range(first, last + 1)),
+        categories=tuple(f"{10 ** ((k + 1) / 3):.1e}" for k in range(first, last + 1)),
         caption=f"The tolerance is {view.tol:g}.",
     )
 

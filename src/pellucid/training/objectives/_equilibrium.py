@@ -22,8 +22,8 @@ class EquilibriumTraining(
 
     The terms are `clean` and `jacobian`, the mean over the samples of |J|^2 / d (Frobenius norm, d numbers of a state),
     estimated without bias by random products; `accuracy` is logged. Weights of 0.1 to 1 for `jacobian` keep the
-    solver's steps from growing during training. The penalty differentiates a gradient: it costs about as much as three more
-    evaluations of the cell.
+    solver's steps from growing during training. The penalty differentiates a gradient: it costs about as much as three
+    more evaluations of the cell.
 
     Args:
         label_smoothing: share of the label that is spread evenly over all classes.
