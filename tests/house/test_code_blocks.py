@@ -126,7 +126,7 @@ GROUPS = [RUN[k::4] for k in range(4)]  # a process per page would spend most of
 def test_blocks_of_pages_run(pages: list[Path], tmp_path: Path) -> None:
     plan = []
     for page in pages:
-        (folder := tmp_path / page.stem).mkdir()
+        (folder := tmp_path / f"{len(plan)}-{page.stem}").mkdir()  # two pages may have one name
         session = [(name(block), block.language, block.mark, block.code) for block in SESSION if block.page == page]
         plan.append((str(folder), session))
     (tmp_path / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
