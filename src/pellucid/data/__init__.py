@@ -19,6 +19,7 @@ from ._loader import from_loader
 from ._long_tail import LongTail, long_tail_counts, long_tailed
 from ._mnist import MNIST
 from ._movie_snippets import MovieSnippets
+from ._movielens import MovieLens, Ratings
 from ._mutag import Mutag
 from ._n_mnist import NMNIST, SimulatedNMNIST
 from ._places import cache
@@ -57,12 +58,14 @@ __all__ = [
     "ImageFolder",
     "Iris",
     "LongTail",
+    "MovieLens",
     "MovieSnippets",
     "Mutag",
     "NpmPackage",
     "Parquet",
     "PyPIPackage",
     "PyPIWheel",
+    "Ratings",
     "SimulatedNMNIST",
     "SyntheticGraphs",
     "SyntheticImages",

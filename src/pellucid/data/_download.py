@@ -13,12 +13,14 @@ from ._fashion_mnist import FashionMNIST
 from ._homes import Home
 from ._mnist import MNIST
 from ._movie_snippets import MovieSnippets
+from ._movielens import MovieLens
 from ._mutag import Mutag
 from ._places import cache
 from ._scikit_learn import BreastCancer, Digits, Iris, Wine, verify_arrays
 from ._worm_connectome import WormConnectome
 
-_SETS = (FashionMNIST, MNIST, CIFAR10, MovieSnippets, Mutag, WormConnectome, Digits, Iris, Wine, BreastCancer)
+_FETCHED = (FashionMNIST, MNIST, CIFAR10, MovieSnippets, Mutag, WormConnectome, MovieLens)
+_SETS = (*_FETCHED, Digits, Iris, Wine, BreastCancer)
 
 NAMED = {source.facts.name: source.facts for source in _SETS}
 """What is known about each data set that has a name and real content."""

@@ -21,8 +21,8 @@ from ._images import Fit, check_bytes
 from ._mnist import MNIST
 from ._movie_snippets import MovieSnippets
 from ._movie_snippets import load_sample as load_snippets
+from ._movielens import MovieLens
 from ._mutag import Mutag
-from ._n_mnist import NMNIST, SimulatedNMNIST, holds_recordings
 from ._n_mnist import NMNIST, SimulatedNMNIST, holds_recordings
 from ._rows import spread
 from ._sample import take, unit
@@ -147,6 +147,8 @@ def _source(spec: str, settings: Mapping[str, Any]) -> AnySource:
         source: Any = SOURCES[kind]
         built: AnySource = source(path=spec, **{k: v for k, v in settings.items() if k in source.__struct_fields__})
         return built
+    if spec == MovieLens.facts.name:
+        raise DataError(f"{spec} holds ratings and no classes; read it with pellucid.data.MovieLens().load()")
     hint = nearest(spec, NAMES) or f"the names are {', '.join(NAMES)}"
     raise DataError(f"there is no data set, folder or file {spec!r}; {hint.strip()}")
 
