@@ -12,10 +12,6 @@ from pellucid.data import synthetic_images, synthetic_table
 @pytest.fixture(autouse=True)
 def smaller(monkeypatch):
     monkeypatch.setattr("pellucid.audits.probes._balls.STEPS", 6)
-    monkeypatch.setattr("pellucid.audits.probes._attack_attribution.STEPS", 3)
-    monkeypatch.setattr("pellucid.audits.probes._attack_attribution.END_STEPS", 8)
-    monkeypatch.setattr("pellucid.audits.probes._attack_attribution.PERMUTATIONS", 2)
-    monkeypatch.setattr("pellucid.audits.probes._attack_attribution.CONTEXTS", 4)
     monkeypatch.setattr("pellucid.audits.probes._balls.DRAWS", 3)
     monkeypatch.setattr("pellucid.audits.probes._robustness.DRAWS", 3)
     monkeypatch.setattr("pellucid.audits.probes._concepts.GRID", (2, 4))

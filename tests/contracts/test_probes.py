@@ -9,7 +9,7 @@ from torch import nn
 
 from pellucid.audits import MORE
 from pellucid.audits import PROBES as AUDITED
-from pellucid.core import Finding, Gallery, Graph, PellucidError, Stream, Subject, Work
+from pellucid.core import Finding, Gallery, Graph, PellucidError, Scatter, Stream, Subject, Work
 from pellucid.data import synthetic_images, synthetic_table
 from pellucid.reports import Report, SubjectCard
 
@@ -151,10 +151,6 @@ SUBJECTS = {
 def smaller(monkeypatch):
     """Fewer steps and cells, so that every probe meets every subject in seconds; the journeys use the real ones."""
     monkeypatch.setattr("pellucid.audits.probes._balls.STEPS", 6)
-    monkeypatch.setattr("pellucid.audits.probes._attack_attribution.STEPS", 3)
-    monkeypatch.setattr("pellucid.audits.probes._attack_attribution.END_STEPS", 8)
-    monkeypatch.setattr("pellucid.audits.probes._attack_attribution.PERMUTATIONS", 2)
-    monkeypatch.setattr("pellucid.audits.probes._attack_attribution.CONTEXTS", 4)
     monkeypatch.setattr("pellucid.audits.probes._balls.DRAWS", 6)
     monkeypatch.setattr("pellucid.audits.probes._robustness.DRAWS", 6)
     monkeypatch.setattr("pellucid.audits.probes._concepts.GRID", (2, 4))
@@ -310,6 +306,8 @@ def plain(findings):
 
 
 def _plain(exhibit):
+    if isinstance(exhibit, Scatter):
+        return msgspec.structs.replace(exhibit, thumbnails=())
     return msgspec.structs.replace(exhibit, picture=None) if isinstance(exhibit, Graph) else exhibit
 
 

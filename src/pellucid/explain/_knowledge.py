@@ -178,8 +178,8 @@ def knowledge_points(
     if beside is not None:
         turn_to(samples, samples.embedding_, beside.samples.embedding_)
     found = []
-    for name, maps in seen.maps.items():
-        fits = rng.child("layer", name)
+    for k, (name, maps) in enumerate(seen.maps.items()):
+        fits = rng.child("layer", k)
         importance = replace(settings.importance).fit(
             maps, seen.logits, rng=fits.child("importance"), temperature=samples.temperature, on_step=share.next()
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pellucid.attacks import Linf
 from pellucid.core import (
@@ -16,7 +16,6 @@ from pellucid.core import (
     Effort,
     Finding,
     Measure,
-    ModelError,
     Need,
     Provenance,
     Stream,
@@ -159,10 +158,8 @@ class Knowledge:
             return (
                 f"there is no layer {unknown[0]!r}; {nearest(unknown[0], layers(subject.model))}see the model's names"
             )
-        try:
-            region_layers(subject.model, subject.inputs)
-        except ModelError as error:
-            return str(error) if not self.layers else ""
+        if not self.layers and not any(map(_has_places, subject.model.modules())):
+            return f"{subject.name} has no convolution and no attention, so its features have no places; name layers"
         return ""
 
     def _finding(self, subject: Subject, found: list[KnowledgePoints], spent: int, rng: Stream) -> Finding:
@@ -189,7 +186,7 @@ class Knowledge:
                 evaluations=spent,
                 sample_ids=ids_of(subject),
                 settings={
-                    "layers": ", ".join(layer.name for layer in found[0].layers),
+                    "layers": len(found[0].layers),
                     "regions": f"{first.grid[0]} x {first.grid[1]} to {last.grid[0]} x {last.grid[1]}",
                     "features of samples": found[0].settings.sample_layer,
                     "threshold": round(last.points.tau, 4),
@@ -258,6 +255,11 @@ class Knowledge:
             references=(*REFERENCES, "arXiv:1706.06083"),
             cautions=("Few samples are attacked, and one attack: the shares are rough.",),
         )
+
+
+def _has_places(module: nn.Module) -> bool:
+    """Whether a layer's outputs have places; told by its kind, since planning runs no model."""
+    return isinstance(module, nn.Conv2d | nn.MultiheadAttention) or "attention" in type(module).__name__.lower()
 
 
 def _range(subject: Subject) -> float:
