@@ -65,7 +65,7 @@ for data, title in DATA.items():
         continue
     parts.append(f"### {title}\n")
     parts.append(table(("arm", "seeds", "all (%)", "head (%)", "medium (%)", "tail (%)"), accuracy))
-    columns = ("arm", "nc1", "off the angle", "closest of rare means", "of rare vectors", "calibration error (%)")
+    columns = ("arm", "nc1", "off the angle", "mean cosine, rare means", "rare vectors", "calibration error (%)")
     parts.append(table(columns, geometry))
     pairs = [(other, name) for other in ARMS[:4] for name in ("accuracy", "accuracy_tail")]
     rows = [row for row in (verdict(found, *pair) for pair in pairs) if row]
