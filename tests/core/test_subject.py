@@ -298,6 +298,18 @@ def test_a_buffer_that_a_model_replaces_comes_back(model, images):
     assert model.calls == 0
 
 
+@pytest.mark.parametrize("name", ["BatchNorm1d", "InstanceNorm1d"])
+def test_running_statistics_come_back_also_from_a_norm_that_is_set_to_train(rng, name):
+    norm = getattr(nn, name)(3, track_running_stats=True)
+    x = rng.normal((8, 3, 4)).requires_grad_()
+    out = norm(x)  # a pass whose graph is open while the block runs
+    before = {key: value.clone() for key, value in norm.state_dict().items()}
+    with evaluating(norm), torch.no_grad():
+        norm.train()(x + 5)  # F.batch_norm changes them without counting it as a change
+    assert all(torch.equal(value, before[key]) for key, value in norm.state_dict().items())
+    out.sum().backward()
+
+
 def test_products_are_exact_inside_whichever_switch_was_used_before(model):
     matmul = torch.backends.cuda.matmul
     before = matmul.fp32_precision

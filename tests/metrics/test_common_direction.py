@@ -101,6 +101,17 @@ def test_the_quick_way_agrees_whatever_the_size(rng, scale):
     assert enhancement == pytest.approx(float(torch.cosine_similarity(common, change, dim=0)), abs=1e-3)
 
 
+def test_the_quick_way_passes_over_first_samples_without_gradients_and_weights_that_are_nan(rng):
+    h, g, weight = rng.child("h").normal((50, 12)) + 1, rng.child("g").normal((50, 4)), rng.child("w").normal((4, 12))
+    g[:10] = 0
+    directions, exact = _directions(h, g, 2)
+    assert quick_direction(weight, h, g)[:2].tolist() == pytest.approx(
+        [float(exact[0]), float(exact[0] / exact[1])], rel=0.02
+    )
+    assert bool(quick_direction(weight, h, g * math.nan).isnan().all())
+    assert bool(quick_direction(weight, h * math.inf, g).isnan().all())
+
+
 def test_gradients_of_all_samples_come_from_one_pass(net, probe):
     calls = per_sample_gradients(net, *probe, ("0", "2", "4"))
     assert [call.name for call in calls] == ["0", "2", "4"]

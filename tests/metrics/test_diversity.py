@@ -345,11 +345,19 @@ def test_layers_that_cannot_be_read_are_named(x: Tensor) -> None:
         feature_diversity(broken, x * torch.inf)
 
 
+@pytest.mark.parametrize("bias", [-5.0, 0.5])
 @pytest.mark.parametrize("logits", [1, 3])
-def test_a_linear_classifier_has_no_features_between(logits: int) -> None:
+def test_a_linear_classifier_has_no_features_between(logits: int, bias: float) -> None:
+    def small(*layers: nn.Linear) -> nn.Module:
+        for layer in layers:
+            nn.init.uniform_(layer.weight, -0.01, 0.01)
+            nn.init.constant_(layer.bias, bias)
+        return Subject(nn.Sequential(*layers), x, modality="tabular").model
+
+    # One number is read as two logits, and one that is always within [0, 1] as a probability.
     x = Stream(0).uniform((6, 4))
-    model = Subject(nn.Sequential(nn.Linear(4, logits)), x, modality="tabular").model  # one logit is read as two
-    with pytest.raises(ModelError, match="no features between"):
-        feature_diversity(model, x)
-    deeper = Subject(nn.Sequential(nn.Linear(4, 5), nn.Linear(5, logits)), x, modality="tabular").model
+    with Stream(0).forked(), pytest.raises(ModelError, match="no features between"):
+        feature_diversity(small(nn.Linear(4, logits)), x)
+    with Stream(0).forked():
+        deeper = small(nn.Linear(4, 5), nn.Linear(5, logits))
     assert len(feature_diversity(deeper, x).layers) == 1

@@ -1,5 +1,6 @@
 import json
 import logging
+import math
 
 import msgspec
 import pytest
@@ -114,6 +115,15 @@ def test_fp16_that_rounds_gradients_away_is_named(probe):
         pass
     assert len(told) == 1
     assert "100% of the gradients are too small for fp16" in told[0]
+
+
+def test_a_training_that_diverges_is_recorded_to_its_end(net, probe):
+    with DiversityRecorder(net, probe, every=1, gradients_every=1) as recorder:
+        with torch.no_grad():
+            net[0].weight.fill_(math.nan)
+        recorder.step(math.nan)
+    assert recorder.history.losses == (None,)
+    assert bool(recorder.history.features("similarity")[1].isnan().all())
 
 
 def test_wrapped_models_are_watched_inside(net, probe):

@@ -84,6 +84,15 @@ def _kept_buffers(modules: list[nn.Module]) -> Iterator[None]:
             if version is None or buffer._version != version:
                 with torch.inference_mode(buffer.is_inference()), torch.no_grad():
                     buffer.copy_(copy)
+            elif _unseen(buffer, copy):
+                buffer.data.copy_(copy)  # uncounted too: for the graph of a pass before this block nothing changed
+
+
+def _unseen(buffer: Tensor, copy: Tensor) -> bool:
+    """Whether a buffer may have changed though its version did not, as running statistics do in `F.batch_norm`."""
+    if buffer.ndim != 1 or not buffer.is_floating_point():
+        return False
+    return buffer.device.type != "cpu" or not torch.equal(buffer, copy)  # elsewhere a comparison would wait
 
 
 @contextmanager

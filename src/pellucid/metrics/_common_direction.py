@@ -112,7 +112,10 @@ def common_direction(
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One call of a layer: its inputs (None where it has no one tensor), and each sample's gradient by its outputs."""
+    """One call of a layer: its inputs, and each sample's gradient by its outputs.
+
+    Inputs are None where the layer is not linear, which saves their copies, or has no one tensor as its argument.
+    """
 
     name: str
     module: nn.Module
@@ -171,7 +174,8 @@ def _tapped(
             # Parameters are frozen, so that the backward pass does no more than is asked: the first layer that is
             # watched is where the graph begins.
             watched = output if output.requires_grad else output.detach().requires_grad_()
-            inputs = arguments[0].detach().clone() if arguments and isinstance(arguments[0], Tensor) else None
+            linear = isinstance(module, nn.Linear) and arguments and isinstance(arguments[0], Tensor)
+            inputs = arguments[0].detach().clone() if linear else None  # what comes next may overwrite it in place
             calls[name] = calls.get(name, 0) + 1
             title = name if calls[name] == 1 else f"{name} (call {calls[name]})"
             found.append((title, module, inputs, watched))
@@ -280,19 +284,25 @@ def quick_direction(weight: Tensor, h: Tensor, g: Tensor) -> Tensor:
     """Return the strength of the first direction, dominance and self-enhancement as one tensor `(3,)`.
 
     For layers that are looked at again and again: a few turns of subspace iteration take a tenth of the time of all
-    eigenvectors, and nothing waits for the device.
+    eigenvectors, and nothing waits for the device. Inputs that are not finite give NaN.
     """
     sizes = torch.linalg.vector_norm(g, dim=1)
-    rows = _scaled(h * _scaled(sizes)[:, None])
+    # The longest row gets length 1: gradients of size 1e-20 would vanish when squared.
+    wide = sizes.double()
+    peak = (wide * torch.linalg.vector_norm(h, dim=1, dtype=torch.float64)).amax()
+    rows = h * (wide / torch.where(peak > 0, peak, 1)).to(h.dtype)[:, None]
+    # Fixed waves over the samples, not the first few: these may all have no gradient.
+    waves = torch.outer(torch.arange(1.0, _BLOCK + 1), torch.arange(1.0, len(h) + 1)).cos().to(rows)
     # Few rows times a matrix: the same product with few columns takes five times as long on a CPU.
-    basis = rows[:_BLOCK] @ rows.T
+    basis = waves @ rows
     for _ in range(_TURNS):
-        basis = (_orthonormal(basis) @ rows) @ rows.T
-    basis = _orthonormal(basis @ rows)
+        basis = (_orthonormal(basis) @ rows.T) @ rows
+    basis = _orthonormal(basis)
     seen = basis @ rows.T
-    basis = torch.linalg.eigh(seen @ seen.T)[1].flip(1).T @ basis
+    turn = torch.linalg.eigh((seen @ seen.T).nan_to_num(posinf=0, neginf=0))[1]  # it refuses what is not finite
+    basis = turn.flip(1).T @ basis
     strength = (sizes * (basis[:2] @ h.T).abs()).mean(1)
-    strength = torch.where(strength > _EMPTY * strength.amax(), strength, 0)
+    strength = torch.where(strength <= _EMPTY * strength.amax(), 0, strength)
     enhancement = _self_enhancement(weight, h, g, basis[0])
     return torch.stack([strength[0], _ratio(strength), enhancement])
 
@@ -303,4 +313,4 @@ def _orthonormal(rows: Tensor) -> Tensor:
 
 
 _BLOCK = 6  # vectors that are turned together
-_TURNS = 8
+_TURNS = 6

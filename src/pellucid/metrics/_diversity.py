@@ -313,11 +313,12 @@ def _mean(total: float, pairs: float) -> float:
     return min(1.0, max(-1.0, total / pairs)) if pairs > 0 else math.nan
 
 
-def _one(value: Any, output: Any) -> bool:
-    """Whether `value` is the one logit z that `output` reads as two, (0, z)."""
-    if not (isinstance(value, Tensor) and isinstance(output, Tensor)) or output.shape[1:] != (2,):
+def _gives(value: Any, output: Any) -> bool:
+    """Whether `value` has the form of the logits that `output` holds, or of the one number it reads as two."""
+    if not isinstance(value, Tensor) or not isinstance(output, Tensor) or output.ndim != 2:
         return False
-    return value.shape == (len(output), 1) and torch.equal(value, output[:, 1:])
+    # By form: what a model answers may be a copy, or the log of what a layer gave.
+    return value.shape == output.shape or (output.shape[1] == 2 and value.shape == (len(output), 1))
 
 
 class _Recorder:
@@ -336,7 +337,8 @@ class _Recorder:
 
     def forget(self, output: Any) -> None:
         """Note which recorded call gave the model's own output: logits are no features."""
-        self.last = next((key for key, value in self.outputs.items() if value is output or _one(value, output)), None)
+        last = next(reversed(self.outputs), None)
+        self.last = last if last is not None and _gives(self.outputs[last], output) else None
         self.outputs = {}
 
     def __call__(self, call: Call, h: Tensor) -> None:

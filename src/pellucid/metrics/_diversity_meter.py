@@ -79,8 +79,8 @@ class DiversityMeter:
         if not layers:
             raise ModelError("the model has no activation module and no hidden linear layer; name the layers to watch")
         self._watched, self.reduce = tuple(layers), reduce
-        first: dict[str, list[Tensor]] = {}
-        with evaluating(model), torch.no_grad(), self._listening(first):
+        first: dict[str, _Tally] = {}
+        with evaluating(model), torch.no_grad(), self._listening(first, self._members[:2]):
             model(self.x[:2])
         missing = [name for name in layers if name not in first]
         if missing:
@@ -88,11 +88,16 @@ class DiversityMeter:
         self.layers = tuple(first)
         self.kinds = tuple(type(modules[name.partition(" (call")[0]]).__name__ for name in self.layers)
         self._linear = tuple(layer.name for layer in linear)
-        self._norms: list[Any] = [m for m in model.modules() if isinstance(getattr(m, "running_mean", None), Tensor)]
+        # One that speaks to other processes keeps its running statistics: they are not called.
+        self._norms: list[Any] = [
+            module
+            for module in model.modules()
+            if isinstance(getattr(module, "running_mean", None), Tensor) and not isinstance(module, nn.SyncBatchNorm)
+        ]
         self.biases = any(getattr(modules[name], "bias", None) is not None for name in self._linear)
         self.inputs: Tensor | None = None
         if linear:  # what the first layer is given, after any scaling inside the model
-            self.inputs = per_sample_gradients(model, self.x, self.labels, self._linear[:1], loss=loss)[0].inputs
+            self.inputs = _inputs(model, modules[linear[0].name], self.x)
         self.gradient_layers = tuple(
             layer.name if call == 1 else f"{layer.name} (call {call})"
             for layer in linear
@@ -105,27 +110,20 @@ class DiversityMeter:
         Columns: mean cosine over all pairs of samples, over pairs of one class, over pairs of different classes, the
         share of samples whose features are all zero, and the features' root mean square.
         """
-        with evaluating(self.model, precise=False), self._kept_statistics():
+        with evaluating(self.model, precise=False):
             return self._features()
 
     def _features(self) -> Tensor:
         """Measure with the probe's statistics in normalizations over the batch, and leave them there."""
-        parts: dict[str, list[Tensor]] = {}
-        with torch.no_grad(), self._own_statistics(), self._listening(parts):
-            for batch in torch.split(self.x, self.batch_size):
-                self.model(batch)
-        return self._of_features(parts)
+        tallies: dict[str, _Tally] = {}
+        with torch.no_grad(), self._own_statistics():
+            for x, _, members in self._batches():
+                with self._listening(tallies, members):
+                    self.model(x)
+        return self._of_features(tallies)
 
-    @contextmanager
-    def _kept_statistics(self) -> Iterator[None]:
-        """Give normalizations over the batch their running statistics back: torch changes these unseen."""
-        kept = [(buffer, buffer.clone()) for norm in self._norms for buffer in norm.buffers()]
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for buffer, value in kept:
-                    buffer.copy_(value)
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        return zip(*(torch.split(part, self.batch_size) for part in (self.x, self.labels, self._members)), strict=True)
 
     @contextmanager
     def _own_statistics(self) -> Iterator[None]:
@@ -148,67 +146,96 @@ class DiversityMeter:
         features per sample the mean length of an update along the common direction, dominance and self-enhancement (see
         `common_direction`). NaN where a number does not exist.
         """
-        if not self._norms:
-            return self._both()
-        with evaluating(self.model, precise=False), self._kept_statistics():
-            features = self._features()
-            return features, self._both()[1]
-
-    def _both(self) -> tuple[Tensor, Tensor]:
-        features: dict[str, list[Tensor]] = {}
+        tallies: dict[str, _Tally] = {}
         parts: dict[str, list[LayerCall]] = {}
-        whole = zip(torch.split(self.x, self.batch_size), torch.split(self.labels, self.batch_size), strict=True)
-        for batch, labels in whole:
-            listening = self._listening(features)
-            calls = per_sample_gradients(self.model, batch, labels, self._linear, loss=self.loss, beside=listening)
-            for call in calls:
-                parts.setdefault(call.name, []).append(call)
-        return self._of_features(features), torch.stack([self._of_gradients(parts[n]) for n in self.gradient_layers])
+        with evaluating(self.model, precise=False):
+            features = self._features() if self._norms else None
+            for x, labels, members in self._batches():
+                beside = None if self._norms else self._listening(tallies, members)
+                for call in per_sample_gradients(self.model, x, labels, self._linear, loss=self.loss, beside=beside):
+                    parts.setdefault(call.name, []).append(call)
+        gradients = torch.stack([self._of_gradients(parts[name]) for name in self.gradient_layers])
+        return self._of_features(tallies) if features is None else features, gradients
 
-    def _listening(self, parts: dict[str, list[Tensor]]) -> AbstractContextManager[None]:
+    def _listening(self, tallies: dict[str, _Tally], members: Tensor) -> AbstractContextManager[None]:
         def record(call: Call, h: Tensor) -> None:
-            if h.ndim < 2:
+            if h.ndim < 2 or len(h) != len(members):
                 raise ModelError(f"layer {call.layer} gives no tensor with one row per sample; leave it out of layers")
+            # At once: nothing is copied, and the next operation may overwrite the output in place.
             part = reduced(h.detach(), self.reduce, call.module).flatten(1)
-            # Copied at once: the next operation may overwrite the output in place.
-            parts.setdefault(call.name, []).append(part.clone() if part.data_ptr() == h.data_ptr() else part)
+            tallies.setdefault(call.name, _Tally()).add(part, members)
 
         return watching(self.model, self._watched, record)
 
-    def _of_features(self, parts: dict[str, list[Tensor]]) -> Tensor:
-        rows = []
-        for name in self.layers:
-            h = torch.cat(parts[name])
-            h = h if h.dtype == torch.float64 else h.float()
-            rows.append(torch.stack([*self._similarities(h), h.square().mean().sqrt()]).float())
-        return torch.stack(rows)
+    def _of_features(self, tallies: dict[str, _Tally]) -> Tensor:
+        return torch.stack([tallies[name].result() for name in self.layers])
 
     def _of_gradients(self, calls: Sequence[LayerCall]) -> Tensor:
-        g = torch.cat([call.gradients.flatten(1) for call in calls]).float()
-        every, intra, _, dead = self._similarities(g)
+        g = _joined([call.gradients.flatten(1) for call in calls]).float()
+        tally = _Tally()
+        tally.add(g, self._members)
+        every, intra, _, dead, _ = tally.result()
         there = g != 0
         tiny = (there & (g.abs() < SMALLEST * len(g))).sum() / there.sum()
         size = torch.linalg.vector_norm(g, dim=1).mean()
         direction = g.new_full((3,), math.nan)
         module, inputs = calls[0].module, [call.inputs for call in calls if call.inputs is not None]
         if isinstance(module, nn.Linear) and all(h.ndim == 2 for h in inputs) and len(inputs) == len(calls):
-            direction = quick_direction(module.weight.detach().float(), torch.cat(inputs).float(), g)
+            direction = quick_direction(module.weight.detach().float(), _joined(inputs).float(), g)
         return torch.cat([torch.stack([every, intra, dead, size, tiny]), direction]).float()
 
-    def _similarities(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the mean cosines over all pairs, within and between classes, and the share of zero rows."""
-        # Scaled by its largest element first: what is of size 1e-30 would vanish when squared.
-        peak = h.abs().amax(1, keepdim=True)
-        alive = peak > 0
-        unit = h / torch.where(alive, peak, 1)
-        unit = unit / torch.linalg.vector_norm(unit, dim=1, keepdim=True).clamp(min=1)
-        members = self._members.to(unit) * alive
-        counts, sums = members.sum(0).double(), (members.T @ unit).double()
-        n = counts.sum()
-        within, pairs = sums.square().sum() - n, (counts * (counts - 1)).sum()
-        both = sums.sum(0).square().sum() - n
+
+class _Tally:
+    """Sums of unit features by class, fed in batches; what is of size 1e-30 counts like any other."""
+
+    def __init__(self) -> None:
+        self.sums: Tensor | float = 0.0  # (classes, d)
+        self.counts: Tensor | float = 0.0  # (classes,) of samples that are not all zero
+        self.squares: Tensor | float = 0.0
+        self.rows = self.entries = 0
+
+    def add(self, h: Tensor, members: Tensor) -> None:
+        """Take in features `(b, d)` of samples whose classes are given one-hot `(b, classes)`."""
+        h = h if h.dtype == torch.float64 else h.float()
+        lengths = torch.linalg.vector_norm(h, dim=1, dtype=torch.float64)
+        dead = lengths < torch.finfo(h.dtype).tiny  # not of NaN
+        # Lengths go to the few classes, not to the many features.
+        weights = members * torch.where(dead, 0, 1 / lengths)[:, None]
+        self.sums = self.sums + (weights.to(h.dtype).T @ h).double()
+        self.counts = self.counts + (members * ~dead[:, None]).sum(0).double()
+        self.squares = self.squares + lengths.square().sum()
+        self.rows += len(h)
+        self.entries += h.numel()
+
+    def result(self) -> Tensor:
+        """Return the mean cosines over all pairs, within and between classes, the share of zero rows and the size."""
+        assert isinstance(self.sums, Tensor)
+        assert isinstance(self.counts, Tensor)
+        assert isinstance(self.squares, Tensor)
+        n, pairs = self.counts.sum(), (self.counts * (self.counts - 1)).sum()
+        within, both = self.sums.square().sum() - n, self.sums.sum(0).square().sum() - n
         means = [_mean(both, n * (n - 1)), _mean(within, pairs), _mean(both - within, n * (n - 1) - pairs)]
-        return means[0], means[1], means[2], 1 - n / len(h)
+        return torch.stack([*means, 1 - n / self.rows, (self.squares / self.entries).sqrt()]).float()
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _inputs(model: nn.Module, module: nn.Module, x: Tensor) -> Tensor | None:
+    """Return what a layer is given by its first call in the forward pass of x; None if that is no one tensor."""
+    given: list[Tensor | None] = []
+
+    def keep(module: nn.Module, arguments: Any) -> None:
+        given.append(arguments[0].detach().clone() if arguments and isinstance(arguments[0], Tensor) else None)
+
+    handle = module.register_forward_pre_hook(keep)
+    try:
+        with evaluating(model, precise=False), torch.no_grad():
+            model(x)
+    finally:
+        handle.remove()
+    return given[0]
 
 
 def _mean(total: Tensor, pairs: Tensor) -> Tensor:
