@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from pellucid.audits.probes import Collapses
 from pellucid.cli import main
 from pellucid.core import Curve, Finding, Heatmap, Interval, ModelError, Stream, Subject, Table
 from pellucid.models import load
+from pellucid.nn import ETFHead
 
 NAMES = ("bag", "boot", "coat", "dress", "shirt", "shoe")
 
@@ -217,3 +219,114 @@ def test_on_the_command_line(tmp_path, capsys) -> None:
     assert main(["check", "fashion-standard", "fashion-mnist", "--samples", "200", "--require", "nc1 <= 0.001"]) == 1
     assert load("fashion-standard").card is not None
     assert audits.PROBES["collapse"]
+
+
+class Fixed(nn.Module):
+    """Its inputs are the features that a simplex ETF head compares with its prototypes."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.head = ETFHead(k, k, batch_norm=False, rng=Stream(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x)
+
+
+def test_a_fixed_head_is_not_advised_to_fix_its_head() -> None:
+    model = Fixed(6)
+    means = model.head.prototypes.T.clone()
+    means[4] = means[2] + 0.1 * means[4]
+    y = torch.arange(6).repeat_interleave(30)
+    x = means[y] + 0.01 * Stream(0).normal((len(y), 6))
+    for counts, words in (
+        ((5000, 3000, 1000, 500, 60, 50), "50 of the rarest. The directions of the classifier are fixed in advance"),
+        ((), "2 and 4: the directions of the classifier are fixed in advance already"),
+    ):
+        part = Subject(model, x, y, bounds=None, modality="tabular", class_counts=counts, data_name="fashion-mnist")
+        advice = asked(part).advice
+        assert advice is not None
+        assert words in advice.text
+        assert "simplex" not in advice.text
+        assert advice.command == "pellucid train logit-adjusted-lt-fashion-mnist --out runs/adjusted"
+
+
+@pytest.mark.parametrize(
+    ("data", "words", "command"),
+    [
+        ("cifar10", "ce-balanced-lt-cifar10 and", "pellucid train etf-dr-lt-cifar10 --out runs/etf"),
+        ("mine", "`pellucid recipes show etf-dr-lt-fashion-mnist`", "pellucid train RECIPE.toml --out runs/NAME"),
+    ],
+)
+def test_advice_names_the_recipe_of_the_data(data: str, words: str, command: str) -> None:
+    means = corners(6)
+    means[4] = means[2] + 0.05 * means[4]
+    advice = asked(subject(means, counts=(5000, 3000, 1000, 500, 60, 50), data_name=data)).advice
+    assert advice is not None
+    assert words in advice.text
+    assert advice.command == command
+
+
+def test_rare_classes_alone_name_no_pair() -> None:
+    part = subject(corners(6), counts=(5000, 3000, 1000, 500, 60, 50))
+    x = part.inputs.clone()
+    x[part.labels == 4] = torch.roll(corners(6)[4], 1)[None] * torch.linspace(0.0, 1.0, 30)[:, None]
+    x[part.labels == 4] += torch.linspace(1.0, 0.1, 30)[:, None] * corners(6)[4]
+    finding = asked(replace(part, inputs=x))
+    assert finding.level == "watch"
+    assert "rare classes ends at" in finding.reason
+    assert finding.advice is not None
+    assert finding.advice.text.startswith("Training had 5,000 samples")
+    assert "Adjust the logits" in finding.advice.text
+
+
+def test_slightly_uneven_classes_are_not_called_rare() -> None:
+    finding = asked(subject(corners(6), counts=(1010, 990, 1000, 1005, 995, 1000)))
+    assert value_or_none(finding, "accuracy_tail") is None
+    assert value_or_none(finding, "minority_collapse[means]") is None
+    assert any("about equally frequent" in caution for caution in finding.cautions)
+
+
+def test_the_numbers_of_the_audited_samples_are_not_taken_for_those_of_training() -> None:
+    part = subject(corners(6))
+    finding = asked(part.take(torch.arange(10, len(part))))  # the first class has fewer samples here
+    assert value_or_none(finding, "minority_collapse[means]") is None
+
+
+def test_all_pairs_are_counted_and_merged_classes_found_wherever_they_lie() -> None:
+    k = 40
+    means = torch.eye(2).repeat_interleave(k // 2, 0) + 1e-3 * torch.eye(k, 2)
+    finding = asked(subject(means, each=6))
+    assert value(finding, "shared_directions") == 2 * math.comb(k // 2, 2) > _levels.PAIRS_LOOKED_AT
+    swapped = asked(subject(corners(6), corners(6)[[0, 1, 2, 3, 5, 4]]))
+    assert swapped.level == "weak"
+    assert swapped.answer.startswith("Shoe is mostly answered as shirt.")
+
+
+def test_one_of_two_classes_is_given_up() -> None:
+    weight = torch.tensor([[1.0, 1.0], [1.0, 0.9]])
+    finding = asked(subject(torch.tensor([[1.0, 0.5], [1.0, 1.0]]), weight))
+    assert finding.level == "weak"
+    assert finding.answer.startswith("1 is mostly answered as 0. With two classes there is one direction")
+
+
+def value_or_none(finding: Finding, name: str) -> float | None:
+    return next((m.value for m in (finding.measure, *finding.measures) if m.name == name), None)
+
+
+def test_what_all_class_vectors_have_in_common_makes_none_close() -> None:
+    plain, moved = asked(subject(corners(6))), asked(subject(corners(6), corners(6) + 3 * torch.ones(6)))
+    assert moved.level == "fine"
+    for name in ("closest_classes[classifier]", "nc2_widest[classifier]", "nc3"):
+        assert value(moved, name) == pytest.approx(value(plain, name), abs=1e-4)
+
+
+def test_a_class_that_is_never_answered_is_named() -> None:
+    weight = corners(6)
+    weight[5] = -2 * corners(6)[5]
+    part = subject(corners(6), weight)
+    x = part.inputs.clone()
+    x[part.labels == 5] += torch.cat([corners(6)[:3]] * 10)  # taken for one of three others
+    finding = asked(replace(part, inputs=x))
+    assert finding.level == "weak"
+    assert "Shoe is answered rightly less often than by chance." in finding.answer
+    assert "lies below chance for shoe" in finding.reason

@@ -5,19 +5,20 @@ from __future__ import annotations
 from pellucid.core import Advice, Subject
 
 RECIPES_FOR = "fashion-mnist"
-"""The data set that the shipped recipes train on."""
+"""The data set that most shipped recipes train on."""
 
 
-def recipe(subject: Subject, text: str, command: str) -> Advice:
+def recipe(subject: Subject, text: str, command: str, *, made_for: str = RECIPES_FOR) -> Advice:
     """Advise a training in words, with the command of a shipped recipe where the data are its own.
 
     Args:
         subject: what was audited.
         text: what to do, as sentences that hold for any data.
         command: the command that trains from the shipped recipe.
+        made_for: the data set of that recipe.
     """
     name = command.split()[2]
-    if subject.data_name == RECIPES_FOR:
+    if subject.data_name == made_for:
         return Advice(text=f"{text} The recipe is a start: change its network to yours.", command=command)
     return Advice(
         text=f"{text} `pellucid recipes show {name}` prints settings that do this on another data set: write a recipe "

@@ -259,6 +259,7 @@ def collapse(
     tail: Interval[float] | None,
     *,
     told: bool,
+    lost: Sequence[str] = (),
     reach: float = -1.0,
 ) -> Judged:
     """Judge the directions of the classes, and the accuracy of rare classes beside that of frequent ones.
@@ -267,9 +268,10 @@ def collapse(
 
     Args:
         shared: number of pairs of classes that share a direction.
-        merged: classes that are mostly answered as another one that is close to them, in words.
+        merged: classes that are mostly answered as another one, in words.
         head, tail: accuracy on the most frequent and on the rarest third of the classes, where these are known.
         told: whether features were looked at, and not the classifier alone.
+        lost: names of classes that are answered rightly less often than by chance.
         reach: upper end of the interval of the largest cosine of two class means.
     """
     if merged:
@@ -278,18 +280,25 @@ def collapse(
             f"More than half of a class is answered as another one: {listed(merged)}. The whole 95% interval lies "
             "above half, so the model has given up this class.",
         )
-    if head is not None and tail is not None and tail.high < head.low:
+    if lost:
         return Judged(
-            "watch",
+            "weak",
+            f"The whole 95% interval of the share of right answers lies below chance for {listed(lost)}: the model has "
+            "given up this class.",
+        )
+    why = []
+    if head is not None and tail is not None and tail.high < head.low:
+        why.append(
             f"The interval of the accuracy on rare classes ends at {percent(tail.high)}, below that of frequent ones, "
-            f"which begins at {percent(head.low)}.",
+            f"which begins at {percent(head.low)}."
         )
     if shared:
-        return Judged(
-            "watch",
+        why.append(
             f"A cosine above {SHARED:g} means that nine tenths of the squared length of two directions is common to "
-            "both: the little that is left must tell the two classes apart.",
+            "both: the little that is left must tell the two classes apart."
         )
+    if why:
+        return Judged("watch", " ".join(why))
     if reach > SHARED:
         return Judged(
             "watch",

@@ -27,6 +27,7 @@ from pellucid.core import (
     Work,
     has_linear,
     number,
+    wilson,
 )
 from pellucid.metrics import (
     Classification,
@@ -60,7 +61,10 @@ PER_CLASS = 10
 """Samples of each class that are wanted where there are many classes."""
 
 IMBALANCED = 2.0
-"""Ratio of the largest to the smallest class in training from which on rare classes are a likely cause."""
+"""Ratio of the largest to the smallest class in training from which on some classes are called rare."""
+
+LONG_TAILED = ("fashion-mnist", "cifar10")
+"""Data sets of which there are recipes with long tails for a CPU."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,13 @@ class Seen:
     Args:
         subject: on the samples looked at.
         classifier: the last linear layer.
-        weights: geometry of its vectors.
+        weights: geometry of its vectors about their mean.
         collapse: measures of the features, None where no two classes have enough samples.
         rows: samples that these measures rest on.
         answers: accuracy and confusion, None without labels or where features were not looked at.
-        groups: classes by their training samples; None where these are unknown or all equal.
-        pairs: classes by how much they share, the closest first.
+        groups: classes by their training samples; None where these are unknown or about equal.
+        pairs: classes by how much they share, the closest first, and those of which one is answered as the other.
+        shared: number of all pairs that share a direction.
         evaluations: model evaluations spent.
     """
 
@@ -86,7 +91,18 @@ class Seen:
     answers: Classification | None
     groups: FrequencyGroups | None
     pairs: tuple[Pair, ...]
+    shared: int
     evaluations: int
+
+    @property
+    def lost(self) -> tuple[int, ...]:
+        """Classes that are answered rightly less often than by chance, though not as one other class."""
+        if self.answers is None or self.subject.n_classes < 3:
+            return ()
+        merged = {pair.merged[0] for pair in self.pairs if pair.merged}
+        right = zip(self.answers.confusion.diagonal().tolist(), self.answers.support.tolist(), strict=True)
+        low = [n > 0 and wilson(hits, n).high < 1 / self.subject.n_classes for hits, n in right]
+        return tuple(k for k in range(len(low)) if low[k] and k not in merged)
 
     @property
     def by_group(self) -> dict[str, Interval[float]]:
@@ -139,21 +155,24 @@ class Collapses:
 
     def _finding(self, seen: Seen) -> Finding:
         subject, found = seen.subject, seen.collapse
-        shared = [pair for pair in seen.pairs if pair.closest > _levels.SHARED]
+        shared = [pair for pair in seen.pairs if pair.shares]
         merged = [pair for pair in seen.pairs if pair.merged is not None]
         accuracy = seen.by_group
+        reach = -1.0 if found is None or subject.n_classes < 3 else interval_of(found, "means.closest")[2] or -1.0
         judged = _levels.collapse(
-            len(shared),
+            seen.shared,
             [
                 f"{subject.class_names[a]} as {subject.class_names[b]}"
                 for a, b in (p.merged for p in merged if p.merged)
             ],
             accuracy.get("head"),
             accuracy.get("tail"),
+            lost=[subject.class_names[k] for k in seen.lost],
             told=found is not None,
-            reach=-1.0 if found is None or subject.n_classes < 3 else interval_of(found, "means.closest")[2] or -1.0,
+            reach=reach,
         )
-        measures = _measures(seen, len(shared))
+        near = list(seen.pairs[:1]) if reach > _levels.SHARED else []
+        measures = _measures(seen)
         return Finding(
             probe=self.name,
             name="collapse",
@@ -162,7 +181,7 @@ class Collapses:
             measure=measures[0],
             level=judged.level,
             reason=judged.reason,
-            advice=_advice(seen, merged or shared or list(seen.pairs[:1]), judged.level),
+            advice=_advice(seen, merged or shared or near, judged.level),
             measures=tuple(measures[1:]),
             exhibits=exhibits_of(
                 subject, seen.weights, found, seen.answers, groups=seen.groups, accuracy=accuracy, pairs=seen.pairs
@@ -174,6 +193,7 @@ class Collapses:
                 settings={
                     "features": f"input of the last linear layer, {seen.classifier.weight.shape[1]} numbers",
                     "classifier": "fixed in advance" if seen.classifier.fixed else "learned",
+                    "classifier's vectors": "about their mean, which changes no answer",
                     "classes": "each has the same weight",
                     "samples per class": f"at least {FEWEST}",
                     "interval": "delete-one-group jackknife over samples; shares: Wilson; 95%",
@@ -196,7 +216,10 @@ def _look(subject: Subject, example: Tensor, work: Work, *, told: bool) -> Seen:
     read = FeatureReader(subject.model, PENULTIMATE, example=example)
     classifier = read.classifier
     assert classifier is not None  # as "penultimate" is read
-    weights = simplex_geometry(classifier.weight.cpu())
+    # What all vectors have in common moves all logits alike and changes no answer, so it makes no two classes close.
+    vectors = classifier.weight.cpu().double()
+    vectors = vectors - vectors.mean(0)
+    weights = simplex_geometry(vectors)
     spent, found, answers = len(example), None, None
     if told:
         h, logits = _features(subject, read, work)
@@ -208,15 +231,20 @@ def _look(subject: Subject, example: Tensor, work: Work, *, told: bool) -> Seen:
             found = collapse(
                 h[rows],
                 subject.labels[rows],
-                weight=classifier.weight.cpu().to(h.dtype),
+                weight=vectors,
                 logits=logits[rows],
                 frequencies=torch.tensor(subject.class_counts) if subject.class_counts else None,
             )
     groups = None
-    if subject.class_counts and len(set(subject.class_counts)) > 1:
+    if _uneven(subject.class_counts):
         groups = frequency_groups(subject.class_counts)
-    pairs = _pairs(weights, found, answers)
-    return Seen(subject, classifier, weights, found, answers, groups, pairs, spent)
+    pairs, shared = _pairs(weights, found, answers)
+    return Seen(subject, classifier, weights, found, answers, groups, pairs, shared, spent)
+
+
+def _uneven(counts: tuple[int, ...]) -> bool:
+    """Whether some classes were rare in training; a random half of a balanced set has no rare classes."""
+    return bool(counts) and max(counts) >= IMBALANCED * max(1, min(counts))
 
 
 def _features(subject: Subject, read: FeatureReader, work: Work) -> tuple[Tensor, Tensor]:
@@ -230,21 +258,33 @@ def _features(subject: Subject, read: FeatureReader, work: Work) -> tuple[Tensor
     return done["features"], done["logits"]
 
 
-def _pairs(weights: Geometry, found: Collapse | None, answers: Classification | None) -> tuple[Pair, ...]:
-    """Return pairs of classes, those that share most first."""
+def _pairs(weights: Geometry, found: Collapse | None, answers: Classification | None) -> tuple[tuple[Pair, ...], int]:
+    """Return pairs of classes, those that share most first, and how many of all pairs share a direction."""
     k = len(weights.norms)
-    if k < 3:
-        return ()  # two centered means always point apart
     of_means = torch.full((k, k), math.nan, dtype=torch.float64) if found is None else found.means.cosines
-    both = torch.fmax(weights.cosines, of_means).triu(1) - torch.ones(k, k, dtype=torch.float64).tril() * 9
-    order = both.flatten().argsort(descending=True, stable=True)
-    pairs = []
-    for place in order[: _levels.PAIRS_LOOKED_AT].tolist():
-        a, b = place // k, place % k
-        if a >= b:
-            break
-        pairs.append(Pair(a, b, number(of_means[a, b]), float(weights.cosines[a, b]), *_taken(answers, a, b)))
-    return tuple(pairs)
+    places = [] if answers is None else _merged(answers)
+    above, shared = torch.ones(k, k).triu(1) > 0, 0
+    if k > 2:  # two centered means always point apart
+        both = torch.where(above, torch.fmax(weights.cosines, of_means), -9.0)
+        shared = int((both > _levels.SHARED).sum())
+        order = both.flatten().argsort(descending=True, stable=True)[: min(_levels.PAIRS_LOOKED_AT, int(above.sum()))]
+        closest = [(place // k, place % k) for place in order.tolist()]
+        places = [*closest, *(place for place in places if place not in closest)]
+    pairs = [
+        Pair(a, b, number(of_means[a, b]), float(weights.cosines[a, b]), *_taken(answers, a, b)) for a, b in places
+    ]
+    return tuple(pairs), shared
+
+
+def _merged(answers: Classification) -> list[tuple[int, int]]:
+    """Return the pairs of which one class is mostly answered as the other, wherever the two lie."""
+    wrong = answers.confusion - answers.confusion.diagonal().diag()
+    hits, others = wrong.max(1)
+    pairs = set()
+    for own in ((2 * hits > answers.support) & (hits > 0)).nonzero()[:, 0].tolist():
+        if _levels.mostly(int(hits[own]), int(answers.support[own])):
+            pairs.add((min(own, int(others[own])), max(own, int(others[own]))))
+    return sorted(pairs)
 
 
 def _taken(answers: Classification | None, a: int, b: int) -> tuple[float | None, float | None, tuple[int, int] | None]:
@@ -270,10 +310,16 @@ def _answer(seen: Seen, shared: list[Pair], merged: list[Pair]) -> str:
     if merged:
         told = [f"{names[a]} is mostly answered as {names[b]}" for a, b in (p.merged for p in merged if p.merged)]
         parts.append(f"{_upper(listed(told, most=3))}.")
+    if seen.lost:
+        told = [names[k] for k in seen.lost]
+        parts.append(
+            f"{_upper(listed(told, most=3))} {'is' if len(told) == 1 else 'are'} answered rightly less often than by "
+            "chance."
+        )
     if shared:
         told = [f"{names[p.a]} and {names[p.b]} ({brief(p.closest)})" for p in shared]
         parts.append(
-            f"{count(len(shared), 'pair of classes shares', 'pairs of classes share')} a direction: "
+            f"{count(seen.shared, 'pair of classes shares', 'pairs of classes share')} a direction: "
             f"{listed(told, most=3)}; the ideal cosine is {ideal}."
         )
     elif len(names) == 2:
@@ -290,8 +336,8 @@ def _answer(seen: Seen, shared: list[Pair], merged: list[Pair]) -> str:
     else:
         nearest = 1 - found.nc4.value
         parts.append(
-            f"The scatter within classes is {brief(found.nc1)} times that between them (0 at full collapse), and the "
-            f"nearest class mean gives the model's own answer on {percent(nearest)} of "
+            f"NC1, the scatter within classes measured by that between them, is {brief(found.nc1)} (0 at full "
+            f"collapse), and the nearest class mean gives the model's own answer on {percent(nearest)} of "
             f"{count(int(found.counts.sum()), 'sample')}."
         )
     accuracy = seen.by_group
@@ -313,27 +359,54 @@ def _advice(seen: Seen, pairs: list[Pair], level: str) -> Advice | None:
     subject = seen.subject
     names = subject.class_names
     who = listed((f"{names[p.a]} and {names[p.b]}" for p in pairs), most=2)
-    counts = subject.class_counts
-    rare = bool(counts) and max(counts) >= IMBALANCED * max(1, min(counts))
-    if counts and not rare:
+
+    def of(text: str) -> str:
+        return f"{who}: {text}" if who else _upper(text)
+
+    if subject.class_counts and not _uneven(subject.class_counts):
         return Advice(
-            text=f"{who + ': a' if who else 'A'}ll classes were about equally frequent in training, so look at the "
-            "samples. Where labels are right and the samples look alike, only inputs that show the difference, or one "
-            "class for both, help; no classifier parts what its inputs do not."
+            text=of(
+                "all classes were about equally frequent in training, so look at the samples. Where labels are right "
+                "and the samples look alike, only inputs that show the difference, or one class for both, help; no "
+                "classifier parts what its inputs do not."
+            )
         )
-    if rare:
+    # Recipes of the subject's own data where there are some; `recipe` tells the others what to change.
+    data = subject.data_name if subject.data_name in LONG_TAILED else LONG_TAILED[0]
+    balanced, adjusted = (f"{arm}-lt-{data}" for arm in ("ce-balanced", "logit-adjusted"))
+    had = ""
+    if subject.class_counts:
+        had = (
+            f"training had {max(subject.class_counts):,} samples of the most frequent class and "
+            f"{min(subject.class_counts):,} of the rarest. "
+        )
+    if seen.classifier.fixed:
+        text = had + (
+            f"{'The' if had or not who else 'the'} directions of the classifier are fixed in advance already; what is "
+            "left is how near the features come to them. More epochs bring them nearer, and more varied samples of the "
+            f"rare classes help on new data. Compare with the recipes {balanced} and {adjusted}, which learn their "
+            "directions."
+        )
+        return recipe(subject, of(text), f"pellucid train {adjusted} --out runs/adjusted", made_for=data)
+    if had and not pairs:
         text = (
-            f"{who + ': t' if who else 'T'}raining had {max(counts):,} samples of the most frequent class and "
-            f"{min(counts):,} of the rarest. Fix the class directions in advance by a simplex ETF head with the "
-            "dot-regression loss, and compare it with the recipes ce-balanced-lt-fashion-mnist and "
-            "logit-adjusted-lt-fashion-mnist."
+            f"{had}Adjust the logits by the class frequencies, which served rare classes best in our trainings on long "
+            f"tails, and compare it with the recipes {balanced} and etf-dr-lt-{data}, which keeps more of the accuracy "
+            "on frequent classes."
+        )
+        return recipe(subject, of(text), f"pellucid train {adjusted} --out runs/adjusted", made_for=data)
+    if had:
+        text = (
+            f"{had}Fix the class directions in advance by a simplex ETF head with the dot-regression loss, which kept "
+            "class means farthest apart in our trainings on long tails, and compare it with the recipes "
+            f"{balanced} and {adjusted}, which served rare classes better there."
         )
     else:
         text = (
-            f"{who}: where one of them was rare in training, fix the class directions in advance by a simplex ETF head "
-            "with the dot-regression loss; where both were frequent, look at their samples and labels first."
+            "where one of them was rare in training, fix the class directions in advance by a simplex ETF head with "
+            "the dot-regression loss; where both were frequent, look at their samples and labels first."
         )
-    return recipe(subject, text, "pellucid train etf-dr-lt-fashion-mnist --out runs/etf")
+    return recipe(subject, of(text), f"pellucid train etf-dr-lt-{data} --out runs/etf", made_for=data)
 
 
 def _cautions(seen: Seen) -> tuple[str, ...]:
@@ -366,14 +439,14 @@ def _cautions(seen: Seen) -> tuple[str, ...]:
             "Models that pellucid train makes carry these counts."
         )
     elif seen.groups is None:
-        cautions.append("All classes were equally frequent in training, so there is no rare third to compare.")
+        cautions.append("All classes were about equally frequent in training, so there is no rare third to compare.")
     return tuple(cautions)
 
 
 # -- measures ----------------------------------------------------------------------------------------------------------
 
 
-def _measures(seen: Seen, shared: int) -> list[Measure]:
+def _measures(seen: Seen) -> list[Measure]:
     k, found = seen.subject.n_classes, seen.collapse
     measures: list[Measure] = []
     if found is not None:
@@ -401,12 +474,12 @@ def _measures(seen: Seen, shared: int) -> list[Measure]:
             Measure(
                 name="shared_directions",
                 label=f"pairs of classes with a cosine above {_levels.SHARED:g}",
-                value=float(shared),
+                value=float(seen.shared),
                 usual="0",
                 better="lower",
             )
         )
-    if found is not None and math.isfinite(found.minority):
+    if found is not None and seen.groups is not None and math.isfinite(found.minority):
         usual = f"{brief(-1 / (k - 1))} at best, 1 where they collapsed to one direction"
         for kind, value, words in (
             ("classifier", found.minority, "classifier vectors"),

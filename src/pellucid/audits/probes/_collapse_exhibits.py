@@ -10,6 +10,7 @@ from torch import Tensor
 from pellucid.core import Axis, Curve, Exhibit, Heatmap, Interval, Line, Number, Subject, Table, number, numbers
 from pellucid.metrics import Classification, Collapse, FrequencyGroups, Geometry
 
+from .._levels import SHARED
 from .._wording import brief, count, shortened
 
 MOST_DRAWN = 40
@@ -45,6 +46,11 @@ class Pair:
     def closest(self) -> float:
         """The larger of the two cosines."""
         return self.weights if self.means is None else max(self.means, self.weights)
+
+    @property
+    def shares(self) -> bool:
+        """Whether the two share a direction."""
+        return self.closest > SHARED
 
 
 def exhibits_of(
@@ -139,7 +145,7 @@ def _orders(
     """Return the matrices to draw: their classes in order, words for the order, and what to add to the title."""
     k = subject.n_classes
     every = list(range(k)) if groups is None else [*groups.head, *groups.medium, *groups.tail]
-    own = "in their own order, since how often each was trained on is unknown or equal"
+    own = "in their own order, since how often each was trained on is unknown or about equal"
     words = own if groups is None else "ordered by training samples, most first"
     orders = []
     if k <= MOST_DRAWN:
