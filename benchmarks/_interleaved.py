@@ -51,18 +51,23 @@ class Timing:
 TIMING_HEAD = ("what", "median ms", "ratio (median)", "ratio (range)")
 
 
-def _timed(run: Callable[[], object]) -> float:
+def _timed(run: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock()
     run()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def interleave(
-    runs: Mapping[str, Callable[[], object]], *, reference: str, rounds: int = 15, warmup: int = 2
+    runs: Mapping[str, Callable[[], object]],
+    *,
+    reference: str,
+    rounds: int = 15,
+    warmup: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
     """Time several things in turn, `rounds` times, the order reversed every other round.
 
@@ -71,12 +76,13 @@ def interleave(
         reference: the name whose time divides the others' in each round.
         rounds: measured rounds.
         warmup: rounds run first and not measured.
+        clock: what tells the seconds; `time.process_time` counts those of the processor, on a machine that others use.
     """
     names = list(runs)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(-warmup, rounds):
         for name in names if turn % 2 == 0 else reversed(names):
-            took = _timed(runs[name])
+            took = _timed(runs[name], clock)
             if turn >= 0:
                 seconds[name].append(took)
     return {
