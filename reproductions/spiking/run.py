@@ -2,7 +2,7 @@
 
 python reproductions/spiking/run.py --seeds 0,1,2 [--task mnist] [--out RUNS] [--quick]
 
-What is in results is not trained again, and an interrupted training goes on. Then: figures.py.
+What is in results is not trained again, and an interrupted training goes on.
 """
 
 import argparse
