@@ -3,8 +3,9 @@
     python benchmarks/bench_collapse.py [--rounds 9] [--quick] [--note]
 
 (a) Seconds of the processor over those of one sum over the features: the first pass alone (NC2, NC3, CDNV), both passes
-with NC1 and NC4, one pass with a matrix of d x d (NC1 without the second pass), the formulas as they are written (class by
-class in NumPy, two matrices of d x d and a pseudo-inverse, pairs in a loop), and the CDNV alone by kowalski, if installed.
+with NC1 and NC4, one pass with a matrix of d x d (NC1 without the second pass), the formulas as they are written (class
+by class in NumPy, two matrices of d x d and a pseudo-inverse, pairs in a loop), and the CDNV alone by kowalski, if
+installed.
 (b) Peak memory beyond the features, in a process of its own.
 """
 
