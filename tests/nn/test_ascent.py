@@ -150,6 +150,17 @@ def test_agreement_is_one_for_the_exact_gradient_and_falls_with_fewer_steps(x: T
     assert all(p.grad is None for p in layer.parameters())
 
 
+def test_agreement_in_training_leaves_and_fixes_the_vectors_of_spectral_normalization(x: Tensor) -> None:
+    cell = Cell()
+    nn.utils.parametrizations.spectral_norm(cell.linear)
+    exact = Implicit(Anderson(tol=1e-12, max_iter=99))
+    layer = Equilibrium(cell, Anderson(tol=1e-12, max_iter=99), exact)
+    before = {key: value.clone() for key, value in layer.state_dict().items()}
+    found = gradient_agreement(layer, lambda: layer(torch.zeros_like(x), x).square().sum(), exact=exact)
+    assert_close(found.ratio, 1.0, atol=1e-12, rtol=0)
+    assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
+
+
 def test_agreement_is_not_told_without_a_gradient(x: Tensor) -> None:
     layer = Equilibrium(Cell())
     zero = gradient_agreement(layer, lambda: 0 * layer(torch.zeros_like(x), x).sum())

@@ -214,6 +214,17 @@ def test_compiled_cells_see_one_shape_and_give_equal_results(x: Tensor, backward
     assert torch.equal(layer.last.steps, compiled.last.steps)
 
 
+def test_a_cell_compiled_in_place_sees_one_shape(x: Tensor) -> None:
+    cell = Cell()
+    cell.compile(backend="eager")
+    layer = Equilibrium(cell, Anderson(tol=1e-8))
+    lengths = set()
+    cell.register_forward_pre_hook(lambda _, arguments: lengths.add(len(arguments[0])))
+    layer(torch.zeros_like(x), x * torch.linspace(0, 1, 5, dtype=torch.float64)[:, None])
+    assert len(set(layer.last.steps.tolist())) > 1
+    assert lengths == {5}
+
+
 def test_a_compiled_model_leaves_the_layer_out_and_gives_equal_results(x: Tensor) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 6, dtype=torch.float64), Settled(), nn.Linear(6, 2, dtype=torch.float64))

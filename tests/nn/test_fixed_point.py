@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -157,6 +159,67 @@ def test_gradients_can_be_taken_twice_from_one_graph(net: Net) -> None:
     close(torch.autograd.grad(value, net.parameters, net.v), first, 0)
 
 
+@pytest.mark.parametrize("kind", [Picard, Anderson, Broyden, NewtonKrylov])
+def test_exact_gradient_does_not_depend_on_the_scale_of_the_loss(net: Net, kind: type[Anderson]) -> None:
+    """A fixed number in the residual's denominator would call small gradients solved before the first step."""
+    value = fixed_point(net, net.z0, TIGHT, Implicit(kind(max_iter=80, tol=1e-8))).value
+    grad = lambda scale: torch.autograd.grad(value.sum() * scale, net.w, retain_graph=True)[0] / scale  # noqa: E731
+    for scale in (1e-9, 1e-14, 1e-30):
+        assert_close(grad(scale), grad(1.0), atol=0, rtol=1e-6)
+
+
+def test_small_states_are_solved_as_large_ones_are_and_zero_can_be_reached() -> None:
+    tiny = torch.full((2, 1), 1e-15, dtype=torch.float64)
+    assert_close(fixed_point(lambda h: 0.5 * h + tiny, 0 * tiny, Picard(tol=1e-8)).value, 2 * tiny, atol=0, rtol=1e-6)
+    zero = fixed_point(lambda h: 0.1 * h, torch.ones(2, 1), Picard())
+    assert zero.converged.all()
+    assert zero.value.abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("backward", [Phantom(), Neumann(), EXACT, OneStep()], ids=name)
+def test_a_frozen_layer_has_no_graph(net: Net, backward: Backward) -> None:
+    w = net.w.detach()
+    f = lambda h, x: torch.tanh(h @ w.T + x)  # noqa: E731
+    frozen = net.x.detach()
+    assert not fixed_point(f, net.z0, backward=backward, inputs=(frozen,)).value.requires_grad
+    assert fixed_point(f, net.z0, backward=backward, inputs=(net.x,)).value.requires_grad
+    has_graph = fixed_point(lambda h: Hiding.apply(h), net.z0, backward=backward).value.requires_grad
+    assert has_graph == isinstance(backward, Neumann | Implicit)
+
+
+class Hiding(torch.autograd.Function):
+    """tanh(h) / 2, which could hold parameters of its own, as checkpointed parts do."""
+
+    @staticmethod
+    def forward(ctx: object, h: Tensor) -> Tensor:
+        return torch.tanh(h) / 2
+
+    @staticmethod
+    def backward(ctx: object, v: Tensor) -> Tensor:
+        return v
+
+
+@pytest.mark.parametrize("backward", [Phantom(), Neumann(), EXACT], ids=name)
+@pytest.mark.parametrize("keep_value", [False, True])
+def test_values_may_be_changed_in_place(net: Net, backward: Backward, keep_value: bool) -> None:
+    h = net.solved()
+    found, wanted = (attach_gradient(net, h, backward, keep_value=keep_value) for _ in range(2))
+    found = torch.autograd.grad(torch.relu_(found), net.parameters, net.v)
+    close(found, torch.autograd.grad(torch.relu(wanted), net.parameters, net.v), 1e-14)
+    with torch.no_grad():
+        attach_gradient(net, h, backward, keep_value=keep_value).zero_()
+    assert h.abs().min() > 0
+
+
+@pytest.mark.parametrize("kind", [Picard, Anderson, Broyden, NewtonKrylov])
+def test_starts_and_gradients_whose_rows_share_memory(net: Net, kind: type[Anderson]) -> None:
+    start, solver = torch.zeros(1, D).double().expand(4, D), kind(max_iter=60, tol=1e-12)
+    value = fixed_point(net, start, solver, Implicit(solver)).value
+    found = torch.autograd.grad(value.sum(), net.parameters)  # the gradient of a sum is one number, expanded
+    value = fixed_point(net, net.z0, solver, EXACT).value
+    close(found, torch.autograd.grad(value, net.parameters, torch.ones_like(value)), 1e-9)
+
+
 def test_second_derivatives_are_phantoms_or_refused(net: Net) -> None:
     value = fixed_point(net, net.z0, TIGHT, EXACT).value
     with pytest.raises(RuntimeError, match=r"first derivatives only.*backward=Phantom"):
@@ -201,6 +264,21 @@ def test_inputs_may_be_nested_and_shared_numbers_are_passed_on(net: Net) -> None
     f = lambda h, part, scale: torch.tanh(scale * h + part["x"][0])  # noqa: E731
     found = fixed_point(f, net.z0, TIGHT, EXACT, inputs=({"x": [net.x]}, 0.5)).value
     assert_close(found, torch.tanh(0.5 * found + net.x), atol=1e-12, rtol=0)
+    named = fixed_point(lambda h, part: torch.tanh(0.5 * h + part.x), net.z0, TIGHT, EXACT, inputs=(Named(net.x),))
+    assert torch.equal(named.value, found)
+    assert len(set(named.steps.tolist())) > 1, "samples were cut out"
+
+
+class Named(NamedTuple):
+    x: Tensor
+
+
+def test_a_cell_that_holds_what_belongs_to_samples_is_told_that_some_were_cut_out(net: Net) -> None:
+    scale = torch.linspace(0, 0.9, 4, dtype=torch.float64)[:, None]
+    with pytest.raises(RuntimeError) as caught:
+        fixed_point(lambda h: torch.tanh(scale * h + net.x), net.z0, Anderson(tol=1e-12), inputs=())
+    assert "had cut the" in caught.value.__notes__[0]
+    assert "as inputs, or set drop_converged=False" in caught.value.__notes__[0]
 
 
 def test_half_precision_is_solved_in_single_to_what_it_can_express() -> None:

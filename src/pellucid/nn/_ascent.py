@@ -41,7 +41,8 @@ def gradient_agreement(
     """Does training with this backward pass follow the true gradient? Cosine and ratio of lengths to the exact one.
 
     The loss is computed twice, with the layer's backward pass and with the exact one, from the same random state.
-    Nothing is changed: no `.grad`, no weights, not `layer.last`.
+    Nothing is changed: no `.grad`, no weights, not `layer.last`, no buffers of the layer. (Running averages in the rest
+    of a model that is in training mode move, as in any forward pass.)
 
     Args:
         layer: the layer, anywhere inside the model that `loss` runs.
@@ -63,6 +64,8 @@ def gradient_agreement(
     if not parameters:
         raise ValueError("the cell has no parameter with requires_grad=True, so there is no gradient to compare")
     before = layer.backward, layer.last
+    # Spectral normalization in training mode moves its vectors, and with them the weights, at each forward pass.
+    buffers = [(buffer, buffer.clone()) for buffer in layer.buffers()]
     device = parameters[0].device
     gradients = []
     try:
@@ -74,13 +77,21 @@ def gradient_agreement(
                     raise ValueError("loss must return one number that has a gradient; leave out no_grad and detach")
                 parts = torch.autograd.grad(value.reshape(()), parameters, allow_unused=True)
             gradients.append([torch.zeros_like(p) if g is None else g for p, g in zip(parameters, parts, strict=True)])
+            _restore(buffers)
     finally:
         layer.backward, layer.last = before
+        _restore(buffers)
     one, true = (torch.cat([part.flatten().to(torch.float64) for part in parts]) for parts in gradients)
     lengths = float(one.norm()), float(true.norm())
     if not all(lengths):
         return Agreement(math.nan, math.nan if not lengths[1] else 0.0)
     return Agreement(float(one @ true) / (lengths[0] * lengths[1]), lengths[0] / lengths[1])
+
+
+def _restore(buffers: list[tuple[Tensor, Tensor]]) -> None:
+    with torch.no_grad():
+        for buffer, kept in buffers:
+            buffer.copy_(kept)
 
 
 @dataclass(frozen=True)

@@ -179,12 +179,29 @@ def _corrected(cell: Cell, h: Tensor, correct: Callable[[Pull, Tensor], Tensor])
     """Return F(h); a gradient v that arrives goes on as `correct(pull, v)`, where pull(u) is J^T u."""
     h = h.detach().requires_grad_()
     out = cell(h)
+    if not _leads_elsewhere(out, h):  # all is frozen: as in other layers, the value has no graph then
+        return out.detach()
 
     def pull(u: Tensor) -> Tensor:
         (found,) = torch.autograd.grad(out, h, u, retain_graph=True, allow_unused=True)
         return torch.zeros_like(u) if found is None else found
 
     return _Corrected.apply(out, lambda v: correct(pull, v))  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _leads_elsewhere(out: Tensor, h: Tensor) -> bool:
+    """Return whether the graph of `out` has a leaf beside `h`, or may: functions written in Python can hide some."""
+    ahead = [out.grad_fn]
+    seen = set()
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if issubclass(type(node), torch.autograd.function.BackwardCFunction) or getattr(node, "variable", h) is not h:
+            return True
+        ahead += [following for following, _ in node.next_functions]
+    return False
 
 
 class _Corrected(torch.autograd.Function):
@@ -196,7 +213,7 @@ class _Corrected(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, out: Tensor, correct: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.correct = correct
-        return out.view_as(out)
+        return out.clone()  # so that the user may change the value in place: products with the Jacobian need `out`
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None]:

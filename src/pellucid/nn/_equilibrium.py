@@ -55,7 +55,8 @@ class Equilibrium(nn.Module):
     """
 
     last: Solution | None
-    """What the solver did in the last call; its value is detached, and a good start for a similar input."""
+    """What the solver did in the last call; its value is detached, and a good start for a similar input. It shares
+    memory with the output: clone it before you change the output in place."""
 
     def __init__(
         self,
@@ -91,7 +92,7 @@ class Equilibrium(nn.Module):
     def _settled(self, z0: State, *inputs: Any) -> State:
         _check_cell(self.cell)
         dropouts = [part for part in self.cell.modules() if isinstance(part, VariationalDropout)]
-        compiled = any(kind.__name__ == "OptimizedModule" for kind in type(self.cell).__mro__)
+        compiled = _is_compiled(self.cell)
         drop = not compiled if self.drop_converged is None else self.drop_converged
         f: Any = self.cell
         given = inputs
@@ -123,6 +124,12 @@ class Equilibrium(nn.Module):
     def extra_repr(self) -> str:
         """Return solver and backward pass."""
         return f"solver={self.solver}, backward={self.backward}"
+
+
+def _is_compiled(cell: nn.Module) -> bool:
+    """Return whether it is what `torch.compile(cell)` gave, or `cell.compile()` was called."""
+    wrapped = any(kind.__name__ == "OptimizedModule" for kind in type(cell).__mro__)
+    return wrapped or getattr(cell, "_compiled_call_impl", None) is not None
 
 
 # Not `torch.compiler.disable`: it would load the compiler when this module is imported.

@@ -133,7 +133,7 @@ def attach_gradient(
 def _value(cell: Cell, h: Tensor, fh: Tensor | None, backward: Backward, *, keep_value: bool) -> Tensor:
     if not torch.is_grad_enabled():
         if keep_value:
-            return h
+            return h.clone()  # not the memory of z0, where the solver made no step
         with full_precision(h.device):
             return backward.value(cell, h, cell(h) if fh is None else fh)
     # Autocast keeps the half-precision copies of weights that the solver made without gradients.
@@ -149,7 +149,7 @@ class _Swapped(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, h: Tensor) -> Tensor:
-        return h.view_as(h)
+        return h.clone()
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None]:

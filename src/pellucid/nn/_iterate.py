@@ -76,22 +76,23 @@ def iterate(
     history, first = [state.residual], state.gap
     for k in range(1, max_iter + 1):
         if (k - 1) % every == 0:
-            left = n if not n else int((~state.done).sum())
+            left = n if not n else int(state.active.sum())
             if not left:
                 break
             if drop and left <= _WORTH_DROPPING * state.x.shape[0]:
-                chosen = (~state.done).nonzero()[:, 0]
+                chosen = state.active.nonzero()[:, 0]
                 whole = state if whole is None else whole.put(rows, state)
                 rows = chosen if rows is None else rows[chosen]
                 state = state.at(chosen)
                 method.keep(chosen)
         proposed = method.propose(state.x, state.fx, rows)
-        x = _taken(~state.done, proposed, state.x)
+        x = proposed if _all(state.active) else torch.where(state.active[:, None], proposed, state.x)
         state.advance(x, call(x, rows))
         history.append(state.residual if rows is None else history[-1].index_copy(0, rows, state.residual))
     if whole is not None:
         state = whole.put(rows, state)
-    diverged = ~state.converged & (state.broken | ((state.gap >= first) & (state.steps > 1)))
+    broken = ~(state.active | state.converged)  # became non-finite
+    diverged = broken | (state.active & (state.gap >= first) & (state.steps > 1))
     # Between two questions to a GPU a few steps too many are made, in which nothing moves.
     made = history[: int(state.steps.max()) + 1 if n else 1]
     return Found(
@@ -106,44 +107,50 @@ class _Rows:
     x: Tensor
     fx: Tensor
     gap: Tensor  # |F(x) - x|
-    residual: Tensor  # gap, or gap / |F(x)|
+    floor: Tensor  # what is added to |F(x)|, so that a solution of 0 can be reached
+    residual: Tensor  # gap, or gap / (|F(x)| + floor); of samples that are done, their last
     best_x: Tensor
     best_fx: Tensor
     best_gap: Tensor
     best_residual: Tensor
     steps: Tensor
-    done: Tensor
+    active: Tensor  # neither converged nor non-finite
     converged: Tensor
-    broken: Tensor  # became non-finite
     tol: float
     stop: Stop
 
     @staticmethod
     def start(x: Tensor, fx: Tensor, *, tol: float, stop: Stop) -> _Rows:
         gap, size = gaps(x, fx)
-        residual = gap / (size + 1e-9) if stop == "relative" else gap
-        converged, broken = residual < tol, ~torch.isfinite(gap + size)
+        # Small beside the start: a fixed number would call all small states solved, such as gradients of a small loss.
+        floor = (1e-9 * (gap + size).clamp_max(1)).clamp_min(torch.finfo(gap.dtype).tiny)
+        residual = gap / (size + floor) if stop == "relative" else gap
+        finite = gap + size < torch.inf
+        converged = finite & (residual < tol)
         steps = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        best = torch.where(broken, torch.inf, gap)
-        done = converged | broken
-        return _Rows(x, fx, gap, residual, x, fx, best, residual, steps, done, converged, broken, tol, stop)
+        active = finite & ~converged
+        return _Rows(x, fx, gap, floor, residual, x, fx, gap, residual, steps, active, converged, tol, stop)
 
     def advance(self, x: Tensor, fx: Tensor) -> None:
-        """Take the next points of the samples that are not done."""
+        """Take the next points of the samples that are at work."""
         gap, size = gaps(x, fx)
-        residual = gap / (size + 1e-9) if self.stop == "relative" else gap
-        active, finite = ~self.done, torch.isfinite(gap + size)
-        converged, broken = active & finite & (residual < self.tol), active & ~finite
+        residual = gap / (size + self.floor) if self.stop == "relative" else gap
+        finite = self.active & (gap + size < torch.inf)
+        converged = finite & (residual < self.tol)
         # A length, not a relative residual, says which point is best: far out the relative one is small by itself.
-        better = converged | (active & finite & (gap <= self.best_gap))
-        self.x, self.fx = x, fx
-        self.gap, self.residual = torch.where(active, gap, self.gap), torch.where(active, residual, self.residual)
-        self.best_x, self.best_fx = _taken(better, x, self.best_x), _taken(better, fx, self.best_fx)
-        self.best_gap = torch.where(better, gap, self.best_gap)
-        self.best_residual = torch.where(better, residual, self.best_residual)
-        self.steps = self.steps + active
-        self.converged, self.broken = self.converged | converged, self.broken | broken
-        self.done = self.converged | self.broken
+        better = converged | (finite & (gap <= self.best_gap))
+        self.x, self.fx, self.gap = x, fx, gap
+        self.residual = torch.where(self.active, residual, self.residual)
+        if _all(better):
+            self.best_x, self.best_fx, self.best_gap, self.best_residual = x, fx, gap, residual
+        else:
+            self.best_x = torch.where(better[:, None], x, self.best_x)
+            self.best_fx = torch.where(better[:, None], fx, self.best_fx)
+            self.best_gap = torch.where(better, gap, self.best_gap)
+            self.best_residual = torch.where(better, residual, self.best_residual)
+        self.steps = self.steps + self.active
+        self.converged = self.converged | converged
+        self.active = finite & ~converged
 
     def _tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
@@ -161,11 +168,6 @@ class _Rows:
         return replace(self, **parts)
 
 
-def _taken(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """Return rows of `new` where `mask`, else of `old`; without copying where a CPU can tell that none is needed."""
-    if mask.device.type == "cpu":
-        if bool(mask.all()):
-            return new
-        if not bool(mask.any()):
-            return old
-    return torch.where(mask[:, None], new, old)
+def _all(mask: Tensor) -> bool:
+    """Return whether a mask is known to be true everywhere; a GPU is not asked, it would make us wait."""
+    return mask.device.type == "cpu" and bool(mask.all())

@@ -83,7 +83,8 @@ def jacobian_product(call: Call, x: Tensor, v: Tensor, rows: Tensor | None = Non
         raise RuntimeError("products with the Jacobian need derivatives; use torch.no_grad, not torch.inference_mode")
     _load_forward_mode()
     with forward_ad.dual_level():
-        out = call(forward_ad.make_dual(x, v), rows)  # type: ignore[no-untyped-call]
+        # Rows that share memory, as those of `expand` do, cannot carry directions of their own.
+        out = call(forward_ad.make_dual(x.contiguous(), v), rows)  # type: ignore[no-untyped-call]
         tangent: Tensor | None = forward_ad.unpack_dual(out).tangent  # type: ignore[no-untyped-call]
         return torch.zeros_like(v) if tangent is None else tangent.clone()
 

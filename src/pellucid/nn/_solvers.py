@@ -231,18 +231,19 @@ class _Mixing:
         products = self.products[:, :n, :n].to(torch.float64)
         size = products.diagonal(dim1=1, dim2=2).sqrt().clamp_min(torch.finfo(torch.float64).tiny)
         # In units of each residual's length the diagonal is 1, whatever the scale of the problem.
-        scaled = products / (size[:, :, None] * size[:, None, :])
+        system = products / size[:, :, None] / size[:, None, :]
         # Products of residuals are known to rounding only: a smaller ridge would find weights in the noise.
-        ridge = max(self.ridge, 4 * torch.finfo(self.products.dtype).eps)
-        system = scaled + ridge * torch.eye(n, dtype=torch.float64, device=size.device)
+        system.diagonal(dim1=1, dim2=2).add_(max(self.ridge, 4 * torch.finfo(self.products.dtype).eps))
         weight = size.amin(1, keepdim=True) / size
         factor, failed = torch.linalg.cholesky_ex(system)
         solved = torch.cholesky_solve(weight[:, :, None], factor)[:, :, 0] * weight
         alpha = solved / solved.sum(1, keepdim=True)
+        usable = (failed == 0) & (alpha.abs().sum(1) < torch.inf)
+        if usable.device.type == "cpu" and bool(usable.all()):
+            return alpha
         plain = torch.zeros_like(alpha[:1])
         plain[:, place] = 1
-        usable = (failed[:, None] == 0) & torch.isfinite(alpha).all(1, keepdim=True)
-        return torch.where(usable, alpha, plain)
+        return torch.where(usable[:, None], alpha, plain)
 
     def keep(self, chosen: Tensor) -> None:
         self.values, self.residuals = self.values.index_select(0, chosen), self.residuals.index_select(0, chosen)

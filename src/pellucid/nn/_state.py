@@ -115,11 +115,19 @@ class Cell:
                 self._rows, self._picked = rows, picked(self.inputs, rows)
             inputs = self._picked
         version = None if x.is_inference() else x._version
-        if self.autocast is None:
-            image = self.f(self.packing.unpack(x), *inputs)
-        else:
-            with torch.autocast(self.packing.device.type, self.autocast):
+        try:
+            if self.autocast is None:
                 image = self.f(self.packing.unpack(x), *inputs)
+            else:
+                with torch.autocast(self.packing.device.type, self.autocast):
+                    image = self.f(self.packing.unpack(x), *inputs)
+        except Exception as error:
+            if rows is not None:
+                error.add_note(
+                    f"The solver had cut the {self.n - len(rows)} samples that are done out of the batch of {self.n}. "
+                    "Give what the cell needs of each sample as inputs, or set drop_converged=False."
+                )
+            raise
         if version is not None and x._version != version:
             raise ModelError(
                 "the cell changes its state in place, so the solver loses the point it compares with; write z = z + x "
@@ -164,7 +172,8 @@ def picked(inputs: Any, rows: Tensor) -> Any:
     if isinstance(inputs, Tensor):
         return inputs.index_select(0, rows)
     if isinstance(inputs, tuple | list):
-        return type(inputs)(picked(value, rows) for value in inputs)
+        parts = [picked(value, rows) for value in inputs]
+        return type(inputs)(*parts) if hasattr(inputs, "_fields") else type(inputs)(parts)
     if isinstance(inputs, dict):
         return {key: picked(value, rows) for key, value in inputs.items()}
     return inputs
