@@ -17,7 +17,7 @@ ROWS = st.lists(
     min_size=1,
     max_size=50,
 )
-QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def events(rows: list[tuple[int, int, int, int]]) -> Events:
@@ -88,14 +88,17 @@ def test_missing_and_giant_files_are_refused(tmp_path: Path) -> None:
         read_n_mnist(tmp_path)
     giant = tmp_path / "giant.bin"
     with giant.open("wb") as file:
-        file.truncate(64 * 2**20 + 1)
-    with pytest.raises(DataError, match="is larger than 67,108,864 bytes"):
+        file.truncate(8 * 2**20 + 1)
+    with pytest.raises(DataError, match="is larger than 8,388,608 bytes"):
         read_n_mnist(giant)
 
 
 def test_what_the_layout_cannot_hold_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="outside the sensor's 34 x 34"):
         write_n_mnist(tmp_path / "a.bin", events([(34, 0, 0, 0)]))
+    for row in ((-1, 0, 0, 0), (0, -3, 0, 0), (0, 0, 2, 0)):
+        with pytest.raises(DataError, match="or have a polarity but 0 and 1"):
+            write_n_mnist(tmp_path / "a.bin", events([row]))
     with pytest.raises(DataError, match="times must lie between 0 and 8,388,607"):
         write_n_mnist(tmp_path / "a.bin", events([(3, 0, 0, 2**23)]))
 
@@ -111,6 +114,12 @@ def test_frames_hold_every_event_once() -> None:
     assert int(event_frames(made, 3).max()) == 1
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         event_frames(made, 0)
+    with pytest.raises(ValueError, match="duration must be at least 1 microsecond, got 0"):
+        event_frames(made, 3, duration=0)
+    # A pixel outside would be counted in the next row.
+    for row in ((3, 0, 0, 0), (0, 3, 0, 0), (0, 0, 2, 0), (0, -1, 0, 0), (0, 0, 0, -1)):
+        with pytest.raises(ValueError, match="events must lie in 3 x 3 pixels, with polarity 0 or 1 and times from 0"):
+            event_frames(events([row]), 3, size=3)
 
 
 def square() -> torch.Tensor:
@@ -162,3 +171,6 @@ def test_noise_comes_at_its_rate(rng: Stream) -> None:
         simulate_saccades(torch.zeros(1, 28, 28), rng=rng, noise=-1.0)
     with pytest.raises(ValueError, match="at most 28 pixels on a side"):
         simulate_saccades(torch.zeros(1, 29, 28), rng=rng)
+    for value in (1.5, -0.1, torch.nan):
+        with pytest.raises(ValueError, match="images must lie between 0 and 1"):
+            simulate_saccades(torch.full((1, 4, 4), value), rng=rng)

@@ -9,7 +9,7 @@ import torch
 
 from pellucid import data
 from pellucid.core import DataError, Dataset, Stream
-from pellucid.data import MNIST, NMNIST, SimulatedNMNIST, event_frames, simulate_saccades, write_n_mnist
+from pellucid.data import MNIST, NMNIST, Events, SimulatedNMNIST, event_frames, simulate_saccades, write_n_mnist
 from pellucid.data import _n_mnist as module
 
 
@@ -22,24 +22,28 @@ def digits(split: str) -> Dataset:
     return Dataset(images, labels, tuple("0123456789"), "mnist", "image", torch.arange(40))
 
 
+@pytest.fixture(scope="module")
+def recordings() -> list[Events]:
+    """Twenty of them, in the order of the digits."""
+    return simulate_saccades(digits("test").inputs[:20, 0].float() / 255, rng=Stream(0))
+
+
 @pytest.fixture
-def folder(tmp_path: Path, rng: Stream) -> Path:
+def folder(tmp_path: Path, recordings: list[Events]) -> Path:
     """N-MNIST as it is published, two recordings per digit and split."""
-    made = simulate_saccades(digits("test").inputs[:20, 0].float() / 255, rng=rng.at(torch.arange(20)))
     for split in ("Train", "Test"):
-        for k, each in enumerate(made):
+        for k, each in enumerate(recordings):
             (tmp_path / split / str(k % 10)).mkdir(parents=True, exist_ok=True)
             write_n_mnist(tmp_path / split / str(k % 10) / f"{k:05d}.bin", each)
     return tmp_path
 
 
-def test_recordings_are_read_as_frames(folder: Path, rng: Stream) -> None:
+def test_recordings_are_read_as_frames(folder: Path, recordings: list[Events]) -> None:
     found = NMNIST(path=str(folder), time_steps=5).load("train")
     assert found.inputs.shape == (20, 10, 34, 34)
     assert found.inputs.dtype == torch.uint8
     assert found.labels.tolist() == [k // 2 for k in range(20)]
-    made = simulate_saccades(digits("test").inputs[:1, 0].float() / 255, rng=rng.at(torch.arange(1)))
-    assert torch.equal(found.inputs[0], event_frames(made[0], 5).flatten(0, 1) * 255)
+    assert torch.equal(found.inputs[0], event_frames(recordings[0], 5).flatten(0, 1) * 255)
     assert found.note == ""
     assert found.name == "n-mnist"
 

@@ -25,7 +25,7 @@ SACCADE = 105_000
 DURATION = 3 * SACCADE
 
 _OVERFLOW, _WRAP = 240, 2**13
-_MOST_BYTES = 64 * 2**20
+_MOST_BYTES = 8 * 2**20
 _LATEST = 2**23 - 1
 _TURNS = ((0.0, 0.0), (3.5, 7.0), (7.0, 0.0), (0.0, 0.0))
 """Where the image stands in the wider sensor at the ends of the moves, (x, y) in pixels."""
@@ -100,10 +100,10 @@ def write_n_mnist(path: str | Path, events: Events) -> None:
     """Write events in the layout that `read_n_mnist` reads.
 
     Raises:
-        DataError: a pixel outside the sensor, or a time that 23 bits do not hold.
+        DataError: a pixel outside the sensor, a polarity but 0 and 1, or a time that 23 bits do not hold.
     """
-    if len(events) and int(torch.stack((events.x, events.y)).max()) >= SIZE:
-        raise DataError(f"events lie outside the sensor's {SIZE} x {SIZE} pixels")
+    if not _within(events, SIZE):
+        raise DataError(f"events lie outside the sensor's {SIZE} x {SIZE} pixels, or have a polarity but 0 and 1")
     if len(events) and not 0 <= int(events.time.min()) <= int(events.time.max()) <= _LATEST:
         raise DataError(f"times must lie between 0 and {_LATEST:,} microseconds")
     high = (events.polarity << 7) + (events.time >> 16)
@@ -123,6 +123,9 @@ def event_frames(
         duration: microseconds that the frames cover together.
         counts: how many events each pixel had, at most 255; otherwise 1 where there was any.
 
+    Raises:
+        ValueError: no steps, no duration, or events that lie outside the sensor or before the start.
+
     Example:
         >>> one = torch.tensor([1])
         >>> frames = event_frames(Events(one, one, one, one * 500), steps=2, size=3, duration=1000)
@@ -131,11 +134,23 @@ def event_frames(
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
+    if duration < 1:
+        raise ValueError(f"duration must be at least 1 microsecond, got {duration}")
+    if not _within(events, size) or bool((events.time < 0).any()):
+        raise ValueError(f"events must lie in {size} x {size} pixels, with polarity 0 or 1 and times from 0")
     part = events.time * steps // duration
     kept = part < steps
     place = ((part * 2 + events.polarity) * size + events.y) * size + events.x
-    total = torch.bincount(place[kept], minlength=steps * 2 * size * size)[: steps * 2 * size * size]
+    total = torch.bincount(place[kept], minlength=steps * 2 * size * size)
     return total.clamp(max=255 if counts else 1).to(torch.uint8).view(steps, 2, size, size)
+
+
+def _within(events: Events, size: int) -> bool:
+    """Whether all events lie on the sensor and are brighter or darker."""
+    if not len(events):
+        return True
+    bounds = ((events.x, size), (events.y, size), (events.polarity, 2))
+    return all(int(each.min()) >= 0 and int(each.max()) < most for each, most in bounds)
 
 
 def simulate_saccades(images: Float[Tensor, "n h w"], *, rng: Stream, noise: float = 0.0) -> list[Events]:
@@ -150,6 +165,9 @@ def simulate_saccades(images: Float[Tensor, "n h w"], *, rng: Stream, noise: flo
             farthest away, the last row and column leave it.
         rng: of the noise, at the images' ids.
         noise: events per pixel and second that nothing caused.
+
+    Raises:
+        ValueError: images of another shape, too large or not in [0, 1], or a negative noise.
     """
     parts: list[tuple[Tensor, Tensor]] = []
     for time, fired in _fired(images, rng, noise):
@@ -178,8 +196,12 @@ def saccade_frames(
 
 def _fired(images: Tensor, rng: Stream, noise: float) -> Iterator[tuple[int, Tensor]]:
     """Yield each millisecond's time in microseconds and its events per pixel, `(n, 2, 34, 34)`."""
-    if max(images.shape[1:]) > _LARGEST:
-        raise ValueError(f"images must have at most {_LARGEST} pixels on a side, got {tuple(images.shape)}")
+    if images.ndim != 3 or max(images.shape[1:]) > _LARGEST:
+        raise ValueError(
+            f"images must be (n, h, w) with at most {_LARGEST} pixels on a side, got {tuple(images.shape)}"
+        )
+    if not bool(((images >= 0) & (images <= 1)).all()):
+        raise ValueError("images must lie between 0 and 1")
     if not noise >= 0:
         raise ValueError(f"noise must not be negative, got {noise}")
     n, height, width = images.shape
