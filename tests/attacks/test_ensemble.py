@@ -60,7 +60,7 @@ def test_it_is_never_weaker_than_a_member_on_any_sample(task: Task, space: Any, 
 @each_space
 def test_what_the_standard_ensemble_reports(task: Task, space: Any, rng: Stream) -> None:
     attack = standard_ensemble(space, 4, steps=8, queries=20)
-    assert attack.names == ("apgd-cross_entropy", "apgd-dlr-targeted", "minimum-norm", "square")
+    assert attack.names == ("apgd-cross_entropy", "apgd-dlr-targeted", "minimum-norm", "fab", "square")
     found = attack(task.model, task.x, task.y, rng=rng)
     logits = task.model(found.inputs)
     assert torch.equal(found.success, logits.argmax(1) != task.y)

@@ -177,6 +177,7 @@ CALLS: dict[str, Case] = {
         s.model, s.x, s.y, rng=s.rng
     ),
     "attacks.MinimumNorm": lambda s: attacks.MinimumNorm("l2", steps=3)(s.model, s.x, s.y, rng=s.rng),
+    "attacks.FAB": lambda s: attacks.FAB(attacks.L2(0.5), steps=3)(s.model, s.x, s.y, rng=s.rng),
     "attacks.MinimumNormWithin": lambda s: attacks.MinimumNormWithin(attacks.L2(0.5), steps=3)(
         s.model, s.x, s.y, rng=s.rng
     ),
@@ -269,6 +270,11 @@ CALLS: dict[str, Case] = {
     ),
     "explain.perturbation_game": lambda s: games.table(
         explain.perturbation_game(s.model, s.x[0], s.x[1] - s.x[0], explain.LogitGap(0, 1), grid=2)
+    ),
+    "explain.knowledge_over_training": lambda s: _regions(
+        lambda: explain.knowledge_over_training(
+            s.model, s.x, s.y, {"end": s.model.state_dict()}, settings=_QUICK_KNOWLEDGE, rng=s.rng
+        )
     ),
     "explain.knowledge_points": lambda s: _regions(
         lambda: explain.knowledge_points(s.model, s.x, s.y, settings=_QUICK_KNOWLEDGE, rng=s.rng)

@@ -5,6 +5,7 @@ from ._auto_attack import AutoAttack
 from ._balls import BALLS, L2, Linf
 from ._chain import Chain
 from ._ensemble import Ensemble, standard_ensemble
+from ._fab import FAB
 from ._flow_penalty import FlowPenalty, roughness
 from ._grid_search import GridSearch, GridSweep
 from ._integrated import IntegratedSpatial
@@ -21,6 +22,7 @@ from ._until_utility import Controlled, UntilUtility, Utility, half_margin, unti
 __all__ = [
     "APGD",
     "BALLS",
+    "FAB",
     "L2",
     "LOSSES",
     "PGD",

@@ -357,8 +357,8 @@ class _Walk:
 class MinimumNormWithin:
     """Does a distortion smaller than the radius make the model err? `MinimumNorm` as an attack within a ball.
 
-    A sample counts as fooled where the smallest distortion that was found fits into the radius. In an ensemble it
-    plays the part of FAB (arXiv:1907.02044), which is also a search for the smallest distortion.
+    A sample counts as fooled where the smallest distortion that was found fits into the radius. `FAB` also
+    looks for the smallest distortion, at ten times the cost, and finds more where gradients are small or mislead.
 
     Args:
         space: a `Linf` or `L2` ball.

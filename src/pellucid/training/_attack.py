@@ -59,7 +59,7 @@ class AttackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     | grid | `grid` = [31, 5, 5], angles and shifts; rotate-translate only |
     | ensemble | `steps`, `queries` = 5000; linf and l2 only, for the final test |
 
-    "ensemble" is `attacks.standard_ensemble`, which counts a sample as robust only if four different attacks fail. With
+    "ensemble" is `attacks.standard_ensemble`, which counts a sample as robust only if five different attacks fail. With
     100 steps it is AutoAttack's recipe.
 
     Args:
