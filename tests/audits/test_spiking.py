@@ -53,6 +53,15 @@ def test_measures_say_what_the_layer_does() -> None:
     assert layer.time_steps == 8  # as it was
 
 
+def test_shares_of_samples_compare_in_percent() -> None:
+    """Measures are in percent, their samples shares: a difference must not count the percent twice."""
+    finding = found(subject_of())
+    for name in ("spiking_rate", "spiking_silent", "spiking_saturated"):
+        (measure,) = (each for each in finding.measures if each.name == name)
+        assert measure.unit == "%"
+        assert measure.value == pytest.approx(100 * sum(measure.samples) / len(measure.samples))
+
+
 def test_operations_are_spikes_times_their_fan_out() -> None:
     """Two neurons, one of which always fires and has three synapses on each of the two."""
     into, back = nn.Linear(1, 2), nn.Linear(2, 2, bias=False)
@@ -90,7 +99,7 @@ def test_warns_where_rates_do_not_settle_and_says_what_helps() -> None:
     assert finding.answer.startswith("Not at equilibrium: after 4 time steps")
     assert finding.advice is not None
     assert "With 16 time steps" in finding.advice.text
-    settled = found(subject_of(time_steps=40))
+    settled = found(subject_of(time_steps=16))
     assert settled.level == "fine"
     assert settled.advice is None
 
@@ -127,7 +136,7 @@ def test_suits_models_with_a_spiking_layer_alone() -> None:
 
 
 def test_audit_stays_within_its_budget_and_repeats() -> None:
-    subject = subject_of()
+    subject = subject_of(time_steps=4)
     reports = [audits.audit(subject, probes="spiking", budget=400, seed=1) for _ in range(2)]
     assert reports[0].findings == reports[1].findings
     assert reports[0].findings[0].provenance.evaluations <= 400

@@ -96,6 +96,30 @@ def test_lif_neuron_lies_below_its_equilibrium_by_less_than_one_spike(current: f
         assert not one_neuron(current, neuron, 300).spikes(X1).any()
 
 
+@pytest.mark.parametrize("neuron", [IF(2.0), LIF(0.95, 2.0)], ids=str)
+def test_reset_is_a_weight_of_each_neuron_to_itself_and_no_reset_to_zero(neuron: IF | LIF) -> None:
+    """Why there is no export to NIR, whose neurons fire above the threshold and start again at a fixed potential."""
+    layer = FeedbackSpiking(nn.Linear(8, 20), nn.Linear(20, 20, bias=False), neuron=neuron, time_steps=60)
+    x = 2 * torch.randn(8, 8)
+    with torch.no_grad():
+        weight, current = layer.feedback_map.weight, layer.input_map(x)
+        run, leak, threshold = layer.simulate(x), neuron.leak, neuron.threshold
+        itself = weight - leak * threshold * torch.eye(20)
+        u, z = torch.zeros(8, 20), torch.zeros(8, 20)
+        v, s, total = torch.zeros(8, 20), torch.zeros(8, 20), torch.zeros(8, 20)
+        same = torch.ones(())
+        for step in range(60):
+            u = leak * u + current + z @ itself.T
+            z = (u >= threshold).float()
+            same = same.minimum((z == run.spikes[0][step]).float().mean())
+            v = leak * v + current + s @ weight.T
+            s = (v > threshold).float()
+            v = torch.where(s > 0, 0.0, v)
+            total = leak * total + s
+    assert float(same) > 0.99  # sums in another order may round across the threshold
+    assert float((total / neuron.total(60) - run.rates[0][-1]).abs().amax(1).mean()) > 0.1
+
+
 def test_total_of_weights() -> None:
     assert LIF(0.5).total(3) == pytest.approx(1.75, abs=1e-15)
     assert LIF(0.95).total(30) == pytest.approx(sum(0.95**t for t in range(30)), rel=1e-13)

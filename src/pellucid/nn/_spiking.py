@@ -366,8 +366,8 @@ class _Run:
         self, layer: FeedbackSpiking, drive: _Drive, masks: Sequence[Tensor | None], *, width: float | None = None
     ) -> None:
         self.layer, self.drive, self.masks, self.width, self.done = layer, drive, masks, width, 0
-        shapes = layer._shapes(drive.at(0))
-        zeros = [drive.at(0).new_zeros((drive.batch, *shape)) for shape in shapes]
+        first = drive.at(0)
+        zeros = [first.new_zeros((drive.batch, *shape)) for shape in layer._shapes(first)]
         self.membrane, self.total = zeros, [zero.clone() for zero in zeros]
         self.fired = [zero.clone() for zero in zeros]
 

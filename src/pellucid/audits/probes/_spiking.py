@@ -120,8 +120,8 @@ class Spiking:
             answer=_answer(judged.level, own, residual, right, cost, float(here["mean"].mean()), events=events),
             measure=Measure(
                 name="spiking_residual",
-                label=f"largest distance of a rate from the equilibrium's equation after {count(own, 'step')}, "
-                "mean over samples",
+                # The number of steps stands in the answer: runs of other numbers are compared by this label.
+                label="largest distance of a rate from the equilibrium's equation, mean over samples",
                 value=number(residual.mean()),
                 low=number(mean.low),
                 high=number(mean.high),
@@ -325,7 +325,8 @@ def _measures(
 
 
 def _share(name: str, label: str, each: Tensor) -> Measure:
-    return Measure(name=name, label=label, value=in_percent(each.mean()), unit="%", samples=numbers(100 * each))
+    # Samples are shares, as `compare` wants them, though the measure is in percent.
+    return Measure(name=name, label=label, value=in_percent(each.mean()), unit="%", samples=numbers(each))
 
 
 def _curves(
@@ -391,7 +392,7 @@ def _memory(times: list[int], memory: dict[str, list[int]]) -> Curve:
     return Curve(
         title="Memory of training by time steps",
         x=Axis("time steps", scale="log"),
-        y=Axis("kB per sample", scale="log"),
+        y=Axis("memory per sample (kB)", scale="log"),
         lines=tuple(
             Line(name=way, x=tuple(float(t) for t in times), y=numbers([each / 1e3 for each in sizes]))
             for way, sizes in memory.items()
