@@ -4,7 +4,7 @@
 
 One layer of leaky neurons with full feedback, 784 -> 400, a linear readout, cross-entropy; a training
 step is a forward and a backward pass of a batch. (a) Peak memory of a step beyond what was there before, in a process
-of its own, at T = 10 to 1,000: the gradient of the equilibrium must need the same at every T (within 5 %), surrogate
+of its own, at T = 10 to 1,000: what the gradient of the equilibrium keeps must be the same at every T, surrogate
 gradients through time, ours and the peers', grow with T. (b) Seconds of a step, interleaved, at T = 5, 30 and 100.
 
 The peers run their own leaky neurons with soft reset and their own surrogate, on the same sizes, batch and threshold.
