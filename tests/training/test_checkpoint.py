@@ -44,6 +44,16 @@ def test_only_the_last_is_kept_and_nothing_is_pickled(tmp_path):
     assert files == {"model.safetensors", "optimizer.safetensors", "state.json"}
 
 
+def test_weights_of_named_epochs_stay_and_training_goes_on_from_the_newest(tmp_path):
+    model, optimizer = trained(Adam(), 1)
+    for epoch in (1, 2, 3, 4):
+        step(model, optimizer, 1)
+        checkpoint.save(tmp_path, Position(epoch, epoch, 0.0), model, optimizer, FixedWeighting(), keep=(1, 3, 9))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-00001", "epoch-00003", "epoch-00004"]
+    assert {path.name for path in (tmp_path / "epoch-00001").iterdir()} == {"model.safetensors", "state.json"}
+    assert checkpoint.restore(tmp_path, model, optimizer, FixedWeighting()) == Position(4, 4, 0.0)
+
+
 def test_no_checkpoint_is_no_error(tmp_path):
     model, optimizer = trained(Adam(), 0)
     assert checkpoint.restore(tmp_path / "absent", model, optimizer, FixedWeighting()) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,15 @@ class Position:
 
 
 def save(
-    folder: Path, position: Position, model: nn.Module, optimizer: torch.optim.Optimizer, weighting: Weighting
+    folder: Path,
+    position: Position,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    weighting: Weighting,
+    *,
+    keep: Collection[int] = (),
 ) -> None:
-    """Write a checkpoint into `folder` and remove the ones before it."""
+    """Write a checkpoint into `folder` and remove the ones before it; of the epochs `keep` the weights stay."""
     tensors, rest = _split(optimizer.state_dict())
     name = f"epoch-{position.epoch:05d}"
     temporary = folder / f".{name}.{os.getpid()}"
@@ -50,7 +56,12 @@ def save(
         raise
     for old in folder.iterdir():
         if old.name != name and old.is_dir():
-            shutil.rmtree(old, ignore_errors=True)
+            if old.name in {f"epoch-{epoch:05d}" for epoch in keep}:
+                (old / "optimizer.safetensors").unlink(
+                    missing_ok=True
+                )  # nobody goes on from here: a newer one is there
+            else:
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, weighting: Weighting) -> Position | None:

@@ -81,6 +81,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         augment: how training images are mirrored and shifted at random, and samples mixed; not at all if not given.
         start: weights to begin with instead of random ones: a run folder, a `.safetensors` file, or the name of a
             shipped model of the same architecture.
+        keep: epochs after which weights stay, as `checkpoints/epoch-00003/model.safetensors` in the run folder, to look
+            at afterwards; those after the last epoch always do.
         record: what is recorded on the way, a table whose `kind` picks from `RECORDS`; nothing if not given.
         test: what is measured at the end.
         precision: "bf16" computes the objective under autocast.
@@ -114,6 +116,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     optimizer: Adam | SGD = Adam()
     schedule: Constant | Cosine | Exponential | OneCycle | Steps = Constant()
     start: str = ""
+    keep: tuple[Annotated[int, Meta(ge=1)], ...] = ()
     record: DiversityRecording | None = None
     test: FinalTest = FinalTest()
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -150,7 +150,14 @@ class _Training:
                     log.flush()  # a checkpoint must never be ahead of the log, nor of a record
                     if self.recorder is not None:
                         self.recorder.flush()
-                    checkpoint.save(folder.path / CHECKPOINTS, position, self.model, self.optimizer, self.weighting)
+                    checkpoint.save(
+                        folder.path / CHECKPOINTS,
+                        position,
+                        self.model,
+                        self.optimizer,
+                        self.weighting,
+                        keep=self.recipe.keep,
+                    )
                 self._tell("checkpoint", position.step, self.steps, epoch)
         self._finish(folder, position)
 
@@ -286,6 +293,8 @@ def _check_fit(recipe: Recipe, model: nn.Module, data: Dataset, parallel: Parall
             f"batch_size is {recipe.batch_size}, which {parallel.world} processes cannot share equally; "
             f"use {recipe.batch_size // parallel.world * parallel.world or parallel.world}"
         )
+    if any(epoch > recipe.epochs for epoch in recipe.keep):
+        raise RecipeError(f"keep names epoch {max(recipe.keep)}, but there are only {recipe.epochs} epochs")
     if recipe.augment and data.inputs.ndim != 4:
         raise RecipeError(f"augment changes images, but {data.name} has inputs of shape {tuple(data.inputs.shape[1:])}")
     if recipe.augment.mixup:
