@@ -68,6 +68,32 @@ def test_audits_of_two_networks_and_their_comparison(
     assert {"reliable_share[1]", "reliable_share[2]", "knowledge_points[2]", "certainty"} <= names
 
 
+def test_checkpoints_of_a_training_are_shown_one_after_the_other(
+    model: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    from pellucid.core import write_tensors
+    from pellucid.models import load
+
+    net = load(f"{model}:small").model
+    for epoch, scale in (("epoch-00001", 0.5), ("epoch-00010", 1.0)):
+        (tmp_path / "kept" / epoch).mkdir(parents=True)
+        weights = {name: scale * value for name, value in net.state_dict().items()}
+        write_tensors(tmp_path / "kept" / epoch / "model.safetensors", weights)
+    asked = ["audit", f"{model}:small", data, "--probe", "knowledge-points", "--quick", "--budget", "600"]
+    asked += ["--set", f"knowledge-points.checkpoints={tmp_path / 'kept'}"]
+    assert main([*asked, "--out", str(tmp_path / "audit")]) == 0
+    assert "From epoch 1 to epoch 10" in capsys.readouterr().out
+    finding = Report.load(tmp_path / "audit").findings[1]
+    assert finding.name == "knowledge-over-training"
+    moved = next(e for e in finding.exhibits if isinstance(e, Scatter))
+    assert all(len(dot.path) == 1 for dot in moved.dots)
+
+    (tmp_path / "none").mkdir()
+    main([*asked[:-1], f"knowledge-points.checkpoints={tmp_path / 'none'}", "--out", str(tmp_path / "other")])
+    said = capsys.readouterr()
+    assert "no .safetensors files in the folder" in said.out + said.err
+
+
 def test_an_unknown_layer_is_told(model: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     asked = ["audit", f"{model}:small", data, "--probe", "knowledge-points", "--out", str(tmp_path / "audit")]
     main([*asked, "--set", "knowledge-points.layers=conv9"])

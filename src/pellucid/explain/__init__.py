@@ -54,7 +54,14 @@ from ._defences import (
 )
 from ._equilibria import EquilibriumView, GradientMode, cost_equilibria, equilibria, implicit_layers
 from ._explanations import Explanation, ExplanationSettings, check_explanation, cost_explanation, explanations
-from ._knowledge import KnowledgePoints, KnowledgeSettings, LayerKnowledge, knowledge_points, region_layers
+from ._knowledge import (
+    KnowledgePoints,
+    KnowledgeSettings,
+    LayerKnowledge,
+    knowledge_over_training,
+    knowledge_points,
+    region_layers,
+)
 from ._knowledge_attack import MOVES, KnowledgeUnderAttack, LayerUnderAttack, knowledge_under_attack
 from ._knowledge_regions import RegionEmbedding, RegionImportance, RegionPoints, knowledge_threshold, region_points
 from ._knowledge_samples import SampleEmbedding, vmf_posterior
@@ -168,6 +175,7 @@ __all__ = [
     "high_pass",
     "implicit_layers",
     "input_dropout",
+    "knowledge_over_training",
     "knowledge_points",
     "knowledge_threshold",
     "knowledge_under_attack",

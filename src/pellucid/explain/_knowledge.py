@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,7 @@ from pellucid.core import (
     OnStep,
     Stream,
     called_layers,
+    read_tensors,
     silent,
 )
 
@@ -201,6 +204,68 @@ def knowledge_points(
         evaluations=watch.evaluations + (min(2, len(x)) if layers is None else 0),
         note=samples.note_,
     )
+
+
+def knowledge_over_training(
+    model: nn.Module,
+    x: Tensor,
+    y: Int[Tensor, " n"],
+    checkpoints: Mapping[str, str | Path | Mapping[str, Tensor]],
+    *,
+    layers: Sequence[str] | None = None,
+    settings: KnowledgeSettings | None = None,
+    batch_size: int = 256,
+    rng: Stream,
+    on_step: OnStep = silent,
+) -> dict[str, KnowledgePoints]:
+    """When in training do patterns that tell classes apart appear? Knowledge points of each checkpoint.
+
+    All are asked about the same samples, and all fits start from the same draws. The last checkpoint comes first: the
+    pictures of the others are turned to look like its own.
+
+    Args:
+        model: a network of the same architecture; a copy of it is used.
+        checkpoints: weights by name, in the order of training: a state dictionary or a `.safetensors` file of one.
+        x, y, layers, settings, batch_size, rng, on_step: as for `knowledge_points`.
+
+    Returns:
+        What was found, by the same names in the same order.
+
+    Raises:
+        DataError: no checkpoints, a file that cannot be read, or weights that do not fit the model.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        >>> x, y = Stream(0).uniform((12, 1, 8, 8)), torch.arange(12) % 3
+        >>> list(knowledge_over_training(net, x, y, {"start": net.state_dict()}, rng=Stream(0)))
+        ['start']
+    """
+    if not checkpoints:
+        raise DataError("there are no checkpoints to look at")
+    own = copy.deepcopy(model)
+    names = tuple(layers) if layers is not None else region_layers(model, x)
+    share, found = _Shares(on_step, len(checkpoints)), dict[str, KnowledgePoints]()
+    last: KnowledgePoints | None = None
+    for name in list(checkpoints)[::-1]:
+        state = checkpoints[name]
+        tensors = dict(state) if isinstance(state, Mapping) else read_tensors(Path(state))
+        try:
+            own.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise DataError(f"the checkpoint {name} does not fit the model: {error}") from error
+        found[name] = knowledge_points(
+            own,
+            x,
+            y,
+            layers=names,
+            settings=settings,
+            beside=last,
+            batch_size=batch_size,
+            rng=rng,
+            on_step=share.next(),
+        )
+        last = last or found[name]
+    return {name: found[name] for name in checkpoints}
 
 
 def region_layers(model: nn.Module, x: Tensor, *, most: int = _MOST_LAYERS) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ def vmf_kappa(length: Float[Tensor, "*n"], *, dim: int = 3, sigma: float = 1.0) 
         sigma: scale of the noise.
 
     Raises:
-        ValueError: a dimension or a scale out of range.
+        ValueError: a dimension or a scale out of range, or whole numbers as lengths.
 
     Example:
         >>> [round(k, 4) for k in vmf_kappa(torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64)).tolist()]
@@ -45,6 +45,8 @@ def vmf_kappa(length: Float[Tensor, "*n"], *, dim: int = 3, sigma: float = 1.0) 
     """
     if not sigma > 0:
         raise ValueError(f"sigma must be above 0, got {sigma}")
+    if not length.is_floating_point():
+        raise ValueError(f"lengths must be floating point numbers, got {length.dtype}")
     table = _table_on(_checked(dim), length.device, length.dtype)
     at = length / sigma
     inside = at.clamp(0.0, _END - _STEP / 2)

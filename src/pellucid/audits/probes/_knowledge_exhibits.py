@@ -30,6 +30,7 @@ from pellucid.explain import MOVES, KnowledgePoints, KnowledgeUnderAttack, Layer
 from .._samples import picture
 
 SAMPLES = 150
+WAYS = 60
 REGION_SAMPLES = 20
 REGIONS = 180
 PICTURES = 8
@@ -51,6 +52,11 @@ def exhibits(subject: Subject, found: list[KnowledgePoints]) -> tuple[Exhibit, .
 def attack_exhibits(subject: Subject, found: KnowledgePoints, moved: KnowledgeUnderAttack) -> tuple[Exhibit, ...]:
     """Return the ways of samples under attack, and what happened to regions layer by layer."""
     return (_ways(subject, found, moved), _moves(moved))
+
+
+def training_exhibits(subject: Subject, grown: dict[str, KnowledgePoints]) -> tuple[Exhibit, ...]:
+    """Return the ways of samples during training, and counts at each checkpoint."""
+    return (_by_checkpoint(grown), _training_table(grown), _grown(subject, grown))
 
 
 # -- places -------------------------------------------------------------------------------------------------------
@@ -240,6 +246,66 @@ def _ways(subject: Subject, found: KnowledgePoints, moved: KnowledgeUnderAttack)
         thumbnails=tuple(_small(subject, x) for x in subject.inputs),
         length="certainty",
         caption="Each dot is a sample before the attack; its line is the way it goes, step by step.",
+    )
+
+
+def _grown(subject: Subject, grown: dict[str, KnowledgePoints]) -> Scatter:
+    names, found = list(grown), list(grown.values())
+    dots = []
+    for k in range(min(WAYS, len(subject))):
+        true, end = subject.class_names[int(found[0].labels[k])], subject.class_names[int(found[-1].predicted[k])]
+        start = subject.class_names[int(found[0].predicted[k])]
+        dots.append(
+            Dot(
+                at=_place(found[-1].samples.embedding_[k]),
+                group=int(found[0].labels[k]),
+                label=f"Sample {int(subject.ids[k])}: {true}, answered {start} at {names[0]} and {end} at {names[-1]}",
+                path=tuple(_place(f.samples.embedding_[k]) for f in found[-2::-1]),
+            )
+        )
+    return Scatter(
+        title="Where training moves samples",
+        groups=subject.class_names,
+        dots=tuple(dots),
+        arrows=_arrows(found[-1]),
+        thumbnails=tuple(_small(subject, subject.inputs[k]) for k in range(len(dots))),
+        length="certainty",
+        caption=f"Each dot is a sample at {names[-1]}; its line leads back to where it was at {names[0]}. Arrows are "
+        "the directions of classes at the end.",
+    )
+
+
+def _by_checkpoint(grown: dict[str, KnowledgePoints]) -> Curve:
+    x, found = numbers(range(len(grown))), list(grown.values())
+    last = len(found[0].layers) - 1
+    lines = [
+        Line(name=f"all of {found[0].layers[last].name}", x=x, y=numbers(f.layers[last].points.count for f in found))
+    ]
+    for k, layer in enumerate(found[0].layers):
+        right = (f.layers[k].points.reliable_counts.double().mean() for f in found)
+        lines.append(Line(name=f"reliable, {layer.name}", x=x, y=numbers(right)))
+    return Curve(
+        title="Knowledge points over training",
+        x=Axis("checkpoint"),
+        y=Axis("per image"),
+        lines=tuple(lines),
+        categories=tuple(grown),
+    )
+
+
+def _training_table(grown: dict[str, KnowledgePoints]) -> Table:
+    rows = []
+    for name, found in grown.items():
+        right = number((found.predicted == found.labels).double().mean())
+        for layer in found.layers:
+            points = layer.points
+            reliable = number(points.reliable_counts.double().mean())
+            rows.append((name, right, layer.name, number(points.count), reliable, number(points.ratio)))
+    return Table(
+        title="Checkpoints in numbers",
+        columns=("checkpoint", "right answers", "layer", "points per image", "reliable ones", "reliable share"),
+        rows=tuple(rows),
+        units=("", "%", "", "", "", "%"),
     )
 
 

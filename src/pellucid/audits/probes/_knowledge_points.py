@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import final
 
 import torch
@@ -32,6 +34,7 @@ from pellucid.explain import (
     KnowledgeSettings,
     KnowledgeUnderAttack,
     SampleEmbedding,
+    knowledge_over_training,
     knowledge_points,
     knowledge_under_attack,
     region_layers,
@@ -42,7 +45,7 @@ from .._players import is_image
 from .._samples import draw, ids_of
 from .._wording import brief, count, in_percent, percent
 from ._accuracy import NO_LABELS
-from ._knowledge_exhibits import attack_exhibits, exhibits
+from ._knowledge_exhibits import attack_exhibits, exhibits, training_exhibits
 
 LEAST, WANTED = 60, {"quick": 100, "full": 200}
 ATTACKED = 24
@@ -53,6 +56,8 @@ STEPS = 2000
 ATTACK_STEPS = 10
 RADIUS = 8 / 255
 _AROUND = 16  # evaluations that find the layers
+CHECKPOINTS = 8
+"""Of a training at most, at even distances."""
 REFERENCES = ("arXiv:2111.03505",)
 NOTED = (
     "A description: the counts depend on the number of classes, the samples and the layer, so they are for comparing "
@@ -68,6 +73,8 @@ class Knowledge:
     Args:
         layers: names of layers to look at; if not given, the last ones of up to three sizes of feature maps.
         grid: regions per side at most.
+        checkpoints: a folder of weights of this model during its training, `.safetensors` files or folders that hold a
+            `model.safetensors`, such as `RUN/checkpoints`; in the order of their names, eight of them at most.
 
     Raises:
         ValueError: a setting out of range.
@@ -77,13 +84,14 @@ class Knowledge:
     question: str = field(default="Which regions of the images tell classes apart, and rightly so?", repr=False)
     layers: tuple[str, ...] = field(default=(), kw_only=True)
     grid: int = field(default=8, kw_only=True)
+    checkpoints: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
         if self.grid < 2:
             raise ValueError(f"grid must be at least 2, got {self.grid}")
 
     def need(self, subject: Subject, *, effort: Effort) -> Need:
-        """One forward of up to 200 samples for each of three fits, and an attack on a few of them."""
+        """One forward of up to 200 samples for each of three fits and each checkpoint, and an attack on a few."""
         skip = ""
         if subject.labels is None:
             skip = NO_LABELS
@@ -91,6 +99,8 @@ class Knowledge:
             skip = f"looks for regions of images, not of inputs of modality {subject.modality}"
         elif len(subject) < LEAST // 3:
             skip = f"compares samples with each other and needs at least {LEAST // 3}, got {len(subject)}"
+        elif self.checkpoints and not weights_in(self.checkpoints):
+            skip = f"found no .safetensors files in the folder {self.checkpoints}"
         else:
             skip = self._no_regions(subject)
         if skip:
@@ -98,8 +108,8 @@ class Knowledge:
         most = min(len(subject), WANTED[effort])
         least = min(most, LEAST)
         return Need(
-            _cost(subject, least),
-            _cost(subject, most),
+            self._cost(subject, least),
+            self._cost(subject, most),
             memory=min(2 * MEMORY, 4 * most * self.grid**4 * 100 + 64 * most * subject.inputs[0].numel()),
             remark=f"looks at fewer than {most} samples: a rougher picture",
         )
@@ -108,7 +118,7 @@ class Knowledge:
         """Answer in one finding, and in a second one about an attack where gradients allow it."""
         work.need_all(self.name)
         most = min(len(subject), WANTED["full"])
-        n = max((n for n in range(2, most + 1) if _cost(subject, n) <= budget), default=2)
+        n = max((n for n in range(2, most + 1) if self._cost(subject, n) <= budget), default=2)
         part = subject.take(draw(subject, n, rng=rng.child("samples")))
         assert part.labels is not None  # else `need` skips
         names = self.layers or region_layers(part.model, part.inputs)
@@ -116,8 +126,10 @@ class Knowledge:
         settings = KnowledgeSettings(grid=self.grid, sample_layer=late, samples=SampleEmbedding(steps=STEPS))
         size = kept(part)
         found: list[KnowledgePoints] = []
+        files = weights_in(self.checkpoints) if self.checkpoints else {}
+        fits = SEEDS + len(files)
         for seed in range(SEEDS):
-            share = work.part(0.9 * seed / SEEDS, 0.9 * (seed + 1) / SEEDS)
+            share = work.part(0.9 * seed / fits, 0.9 * (seed + 1) / fits)
             found.append(
                 knowledge_points(
                     part.model,
@@ -134,6 +146,19 @@ class Knowledge:
         # Two forwards choose the layers, eight look for the last linear layer, one tells the size of a batch.
         spent = sum(f.evaluations for f in found) + (0 if self.layers else 2) + min(8, n) + 1
         findings = [self._finding(part, found, spent, rng)]
+        if files:
+            grown = knowledge_over_training(
+                part.model,
+                part.inputs,
+                part.labels,
+                files,
+                layers=names,
+                settings=settings,
+                batch_size=size,
+                rng=rng.child("training"),
+                on_step=work.part(0.9 * SEEDS / fits, 0.9).on_step,
+            )
+            findings.append(self._trained(part, grown, rng))
         if subject.differentiable:
             few = part.take(draw(part, min(ATTACKED, n), rng=rng.child("attacked")))
             assert few.labels is not None
@@ -151,6 +176,11 @@ class Knowledge:
             findings.append(self._attacked(few, found[0], moved, space))
         work.on_step(1, 1)
         return findings
+
+    def _cost(self, subject: Subject, n: int) -> int:
+        attack = min(ATTACKED, n) * (3 * ATTACK_STEPS + 1) + _AROUND if subject.differentiable else 0
+        fits = SEEDS + (len(weights_in(self.checkpoints)) if self.checkpoints else 0)
+        return fits * (n + _AROUND) + 2 * _AROUND + attack
 
     def _no_regions(self, subject: Subject) -> str:
         unknown = [name for name in self.layers if name not in layers(subject.model)]
@@ -199,6 +229,51 @@ class Knowledge:
             cautions=_cautions(found),
         )
 
+    def _trained(self, subject: Subject, grown: dict[str, KnowledgePoints], rng: Stream) -> Finding:
+        names, found = list(grown), list(grown.values())
+        ends = [f.layers[-1] for f in (found[0], found[-1])]
+        right = [layer.points.reliable_counts.double() for layer in ends]
+        gained = bootstrap(right[1] - right[0], rng=rng.child("gained"))
+        told = " to ".join(
+            f"{brief(layer.points.count)} ({brief(float(r.mean()))} reliable)"
+            for layer, r in zip(ends, right, strict=True)
+        )
+        return Finding(
+            probe=self.name,
+            name="knowledge-over-training",
+            question="When in training do the regions that tell classes apart appear?",
+            answer=f"From {names[0]} to {names[-1]}, knowledge points in layer {ends[0].name} per image go from "
+            f"{told}. The share of right answers goes from {percent(_right(found[0]))} to "
+            f"{percent(_right(found[-1]))}.",
+            measure=Measure(
+                name="reliable_points_gained",
+                label=f"reliable knowledge points per image in layer {ends[0].name}: last checkpoint minus first",
+                value=number(gained.value),
+                low=number(gained.low),
+                high=number(gained.high),
+                better="neither",
+            ),
+            level="noted",
+            reason="A description of how this training went.",
+            advice=Advice(
+                text="Patterns that appear early and are not reliable must be unlearned later: ask a training with "
+                "other settings the same question.",
+                command="pellucid train RECIPE --set keep=[1,2,5]",
+            ),
+            exhibits=training_exhibits(subject, grown),
+            provenance=Provenance(
+                seed=0,
+                evaluations=sum(f.evaluations for f in found),
+                sample_ids=ids_of(subject),
+                settings={"checkpoints": ", ".join(names), "interval": "bootstrap over samples, 95%"},
+            ),
+            references=REFERENCES,
+            cautions=(
+                "One fit for each checkpoint: differences that are smaller than the spread over fits, which the first "
+                "finding tells, mean nothing.",
+            ),
+        )
+
     def _attacked(self, subject: Subject, found: KnowledgePoints, moved: KnowledgeUnderAttack, space: Linf) -> Finding:
         most = max(moved.layers, key=lambda layer: layer.orientation)
         share = float(moved.fooled.double().mean())
@@ -235,8 +310,7 @@ class Knowledge:
             answer=f"PGD within linf {brief(space.eps)} fools the model on {percent(share)} of "
             f"{count(len(subject), 'sample')}. It turns regions most in layer {most.name} (mean of 1 - cos "
             f"{brief(most.orientation)}). In layer {last.name} an image has {brief(last.before.count)} knowledge "
-            f"points before and {brief(last.after.count)} after; {percent(last.before.ratio)} and "
-            f"{percent(last.after.ratio)} of them point to the true class.",
+            f"points before and {brief(last.after.count)} after{_both(last.before.ratio, last.after.ratio)}.",
             measure=measures[len(moved.layers) - 1],
             level="noted",
             reason="A description of where an attack acts; how much accuracy it takes is the question of robustness.",
@@ -262,13 +336,29 @@ def _has_places(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d | nn.MultiheadAttention) or "attention" in type(module).__name__.lower()
 
 
+def _both(before: float, after: float) -> str:
+    if before != before or after != after:  # there were none
+        return ""
+    return f"; {percent(before)} and {percent(after)} of them point to the true class"
+
+
+def _right(found: KnowledgePoints) -> float:
+    return float((found.predicted == found.labels).double().mean())
+
+
 def _range(subject: Subject) -> float:
     return 1.0 if subject.bounds is None else subject.bounds[1] - subject.bounds[0]
 
 
-def _cost(subject: Subject, n: int) -> int:
-    attack = min(ATTACKED, n) * (3 * ATTACK_STEPS + 1) + _AROUND if subject.differentiable else 0
-    return SEEDS * (n + _AROUND) + 2 * _AROUND + attack
+def weights_in(folder: str) -> dict[str, Path]:
+    """Return the files of weights in a folder by the names of their moments, in order; at most eight of them."""
+    here = Path(folder)
+    named = {path.stem: path for path in here.glob("*.safetensors")}
+    named |= {path.parent.name: path for path in here.glob("*/model.safetensors")}
+    names = sorted(named)
+    if len(names) > CHECKPOINTS:
+        names = [names[round(k * (len(names) - 1) / (CHECKPOINTS - 1))] for k in range(CHECKPOINTS)]
+    return {re.sub(r"[-_]0*(\d+)$", r" \1", name): named[name] for name in names}
 
 
 def _counts(found: list[KnowledgePoints], k: int) -> tuple[Tensor, Tensor]:
