@@ -57,9 +57,8 @@ def save(
     for old in folder.iterdir():
         if old.name != name and old.is_dir():
             if old.name in {f"epoch-{epoch:05d}" for epoch in keep}:
-                (old / "optimizer.safetensors").unlink(
-                    missing_ok=True
-                )  # nobody goes on from here: a newer one is there
+                # Nobody goes on from here: a newer one is there.
+                (old / "optimizer.safetensors").unlink(missing_ok=True)
             else:
                 shutil.rmtree(old, ignore_errors=True)
 
