@@ -57,6 +57,16 @@ def test_levels_follow_what_happened():
     assert "there was no flat first phase" in soon.answer
 
 
+@pytest.mark.parametrize(
+    ("flat", "text"), [(1200, "will probably end by itself"), (20_000, "no sign that it will end")]
+)
+def test_a_phase_that_lasts_says_whether_it_looks_like_ending(flat, text):
+    answer = first_phase_finding(history(flat=flat)).answer
+    assert text in answer
+    assert "self-enhancement of a hidden layer 0.00 at the start" in answer
+    assert "itself" not in first_phase_finding(history()).answer
+
+
 def test_remedies_are_ranked_by_what_the_record_shows():
     def names(**changes):
         return [remedy.name for remedy in advise(history(**changes))]

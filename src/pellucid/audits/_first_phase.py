@@ -46,6 +46,9 @@ BIASED = 0.1
 """Similarity above that of a random network without biases that biases are to be blamed for."""
 
 UNDERFLOW = 0.5
+FEEDING, GREW = 0.25, 0.1
+"""Self-enhancement, and its rise, that came before the end of each plateau in reproductions/feature-diversity; of the
+networks centered over the batch, whose plateau did not end, none had both."""
 
 
 def _panel(remedy: Remedy) -> Panel:
@@ -241,7 +244,25 @@ def _answer(history: DiversityHistory, report: PhaseReport) -> str:
             said += f" Along it the weights fed themselves (cosine up to {enhancement:.2f})."
     else:
         said += f" Features did not grow alike (highest similarity {brief(worst.highest)}, layer {worst.layer})."
-    return said
+    return said + (_outlook(history) if phase.end is None else "")
+
+
+def _outlook(history: DiversityHistory) -> str:
+    """Word whether a phase that lasts looks as if it will end, by what the common part of the weights does."""
+    hidden = history.gradients("self_enhancement")[:, :-1] if history.measured[1] else torch.empty(0, 0)
+    first, last = (_finite_max(hidden[:1]), _finite_max(hidden[-1:])) if len(hidden) > 2 else (math.nan, math.nan)
+    if not math.isfinite(last - first):
+        return ""
+    seen = f"(self-enhancement of a hidden layer {first:.2f} at the start, now {last:.2f})"
+    if last >= FEEDING and last - first >= GREW:
+        return (
+            " It will probably end by itself, but nobody can say when: what the weights have in common for all samples "
+            f"grows from its own updates {seen}, as it does before a plateau ends."
+        )
+    return (
+        " So far there is no sign that it will end by itself: what the weights have in common for all samples does not "
+        f"grow from its own updates {seen}."
+    )
 
 
 def _first(remedies: Sequence[Remedy]) -> Advice | None:

@@ -266,9 +266,10 @@ class DiversityRecorder:
         worst = report.worst
         if report.trapped and worst is not None:
             self._told.add("trapped")
+            alike = "look more and more alike" if worst.rose > _ROSE else "look alike"
             self.on_notice(
                 f"step {self._done:,}: the loss has stood at {phase.start:.3f} since the start while features of "
-                f"different samples look more and more alike (layer {worst.layer}: similarity {worst.start:.2f}, now "
+                f"different samples {alike} (layer {worst.layer}: similarity {worst.start:.2f}, now "
                 f"{worst.end:.2f}): a flat first phase; normalization, He initialization or momentum usually end it"
             )
 
@@ -288,6 +289,7 @@ class DiversityRecorder:
 
 
 _LOST = 0.5
+_ROSE = 0.02
 
 
 def replay(
