@@ -7,7 +7,7 @@ from torch import nn
 
 from pellucid.core import ModelError, Stream
 from pellucid.data import synthetic_graphs
-from pellucid.nn import Anderson, Broyden, Implicit, Neumann, OneStep, Phantom
+from pellucid.nn import Anderson, Broyden, Implicit, Neumann, OneStep, Phantom, spectral_radius
 from pellucid.nn.models import (
     MDEQ,
     BackwardSettings,
@@ -86,6 +86,28 @@ def test_every_parameter_gets_a_gradient(name, mode):
     for where, parameter in model.named_parameters():
         assert parameter.grad is not None, where
         assert bool(parameter.grad.isfinite().all()), where
+
+
+@pytest.mark.parametrize(("channels", "head"), [((8, 8), (2, 2)), ((8, 8, 16), (2, 2, 4))])
+def test_a_fresh_multi_scale_network_settles(channels, head, rng):
+    settings = MDEQSettings(channels=channels, head=head, features=8, expansion=2, groups=4, image_size=16)
+    model = settings.build()  # in training mode, as in its first step
+    given = []
+    model.equilibrium.register_forward_hook(lambda _, arguments, __: given.append(arguments[1:]))
+    with torch.no_grad():
+        model(rng.uniform((4, 3, 16, 16)).float())
+    layer = model.equilibrium
+    assert bool(layer.last.converged.all())
+    assert float(spectral_radius(layer.cell, layer.last.value, inputs=given[0], rng=rng).max()) < 0.9
+
+
+def test_averages_of_a_multi_scale_network_arrive_within_a_hundred_steps(rng):
+    model, x = multi(solver=SolverSettings(max_iter=6)), rng.uniform((16, 3, 8, 8)).float()
+    with torch.no_grad():
+        for _ in range(100):
+            trained = model(x)
+        logits = model.eval()(x)
+    assert (logits - trained).norm() < 0.2 * (trained - trained.mean(0)).norm()
 
 
 def test_absent_nodes_and_padding_change_nothing():

@@ -17,6 +17,9 @@ from torch.nn.utils.parametrize import is_parametrized
 from .._equilibrium import Equilibrium, VariationalDropout
 from ._implicit import BackwardSettings, SolverSettings
 
+SMALL = 0.3
+"""First size of what a step of the cell makes of the state alone, beside 1 for what it makes of the picture."""
+
 Positive = Annotated[int, Meta(ge=1)]
 Deviation = Annotated[float, Meta(gt=0)]
 
@@ -124,7 +127,9 @@ class MDEQ(nn.Module):
         self.linear = nn.Linear(settings.features, settings.classes)
         for part in self.modules():
             if isinstance(part, nn.Conv2d) and not is_parametrized(part):
-                nn.init.normal_(part.weight, std=0.01)
+                # Normalized behind, so any size serves in training; this one is near what batch normalization's running
+                # variance starts from, where one of 0.01 is answered wrongly until hundreds of steps have passed.
+                nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """Return logits for images in [0, 1]."""
@@ -141,17 +146,24 @@ class MDEQ(nn.Module):
 
 
 class MultiScaleCell(nn.Module):
-    """A residual block at each scale, then the sum of all scales at each."""
+    """A residual block at each scale, then the sum of all scales at each.
+
+    The picture enters through the block of the finest scale and goes down from there. All that comes from elsewhere
+    starts small beside it (`SMALL`): every normalization brings the state's own changes back to full size, so that with
+    weights of 1 throughout a fresh network would not settle.
+    """
 
     def __init__(self, settings: MDEQSettings) -> None:
         super().__init__()
         channels, groups = settings.channels, settings.groups
         self.blocks = nn.ModuleList(_Block(c, settings.expansion, groups, settings.dropout) for c in channels)
+        for block in self.blocks[1:]:
+            _start_small(block.norm3)
         self.resize = nn.ModuleList(
             nn.ModuleList(_resize(channels, j, i, groups) for j in range(len(channels))) for i in range(len(channels))
         )
         self.join = nn.ModuleList(
-            nn.Sequential(nn.ReLU(), _weighted(c, c, 1), nn.GroupNorm(groups // 2, c)) for c in channels
+            nn.Sequential(nn.ReLU(), _weighted(c, c, 1), _start_small(nn.GroupNorm(groups // 2, c))) for c in channels
         )
 
     def forward(self, z: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, ...]:
@@ -210,6 +222,11 @@ def _weighted(before: int, after: int, kernel: int) -> nn.Module:
     return weighted
 
 
+def _start_small(norm: nn.GroupNorm) -> nn.GroupNorm:
+    nn.init.constant_(norm.weight, SMALL)
+    return norm
+
+
 def _resize(channels: tuple[int, ...], source: int, target: int, groups: int) -> nn.Module:
     """Return what brings a map of one scale to another: strided convolutions down, repeated pixels up."""
     if source == target:
@@ -218,9 +235,11 @@ def _resize(channels: tuple[int, ...], source: int, target: int, groups: int) ->
     if source > target:
         conv = nn.Conv2d(before, after, 1, bias=False)
         up = nn.Upsample(scale_factor=2 ** (source - target), mode="nearest")
-        return nn.Sequential(conv, nn.GroupNorm(groups, after), up)
+        return nn.Sequential(conv, _start_small(nn.GroupNorm(groups, after)), up)
     parts: list[nn.Module] = []
     for k in range(source, target):
         width = after if k == target - 1 else before
-        parts += [nn.Conv2d(before, width, 3, stride=2, padding=1, bias=False), nn.GroupNorm(groups, width), nn.ReLU()]
+        norm = nn.GroupNorm(groups, width)
+        norm = _start_small(norm) if source else norm
+        parts += [nn.Conv2d(before, width, 3, stride=2, padding=1, bias=False), norm, nn.ReLU()]
     return nn.Sequential(*parts[:-1])
