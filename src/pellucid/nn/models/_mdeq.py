@@ -158,7 +158,7 @@ class MultiScaleCell(nn.Module):
         channels, groups = settings.channels, settings.groups
         self.blocks = nn.ModuleList(_Block(c, settings.expansion, groups, settings.dropout) for c in channels)
         for block in self.blocks[1:]:
-            _start_small(block.norm3)
+            _start_small(block.norm3)  # type: ignore[arg-type]
         self.resize = nn.ModuleList(
             nn.ModuleList(_resize(channels, j, i, groups) for j in range(len(channels))) for i in range(len(channels))
         )
