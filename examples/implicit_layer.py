@@ -34,6 +34,7 @@ class Cell(nn.Module):
         self.linear = nn.utils.parametrizations.spectral_norm(nn.Linear(WIDTH, WIDTH))
 
     def forward(self, z: Tensor, x: Tensor) -> Tensor:
+        """Return the next state."""
         return torch.tanh(0.9 * self.linear(z) + x)
 
 
@@ -47,6 +48,7 @@ class Net(nn.Module):
         self.head = nn.Linear(WIDTH, 4)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
         x = self.features(x.flatten(1))
         return self.head(self.layer(torch.zeros_like(x), x))
 
@@ -71,7 +73,8 @@ print(f"loss {before:.3f} -> {loss().item():.3f}")
 
 layer, solution = model.layer, model.layer.last
 assert solution is not None
-print(f"settled: {solution.converged.float().mean():.0%} of the samples, after {solution.steps.float().mean():.1f} steps")
+settled, steps = solution.converged.float().mean(), solution.steps.float().mean()
+print(f"settled: {settled:.0%} of the samples, after {steps:.1f} steps")
 
 # The layer is a cell and its fixed point: diagnostics ask the cell, at the point, with the same inputs.
 model.eval()
@@ -86,7 +89,8 @@ print(f"phantom against exact gradient: cosine {agreement.cosine:.4f}, length {a
 
 certificate = ascent_certificate(layer.cell, z, layer.backward, inputs=(x,))
 needed = min_phantom_steps(float(certificate.norm.max()), float(certificate.condition.max()), damping=0.5)
-print(f"provably uphill for any loss: {certificate.certified.float().mean():.0%} of 8 samples; {needed} steps are enough")
+certified = certificate.certified.float().mean()
+print(f"provably uphill for any loss: {certified:.0%} of 8 samples; {needed} steps are enough")
 
 # Another gradient is another argument.
 layer.backward = Implicit()

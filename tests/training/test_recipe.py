@@ -103,7 +103,7 @@ def test_a_missing_part_is_named():
 def test_files_that_are_no_recipes(tmp_path):
     with pytest.raises(RecipeError, match=r"did you mean fashion-standard\?"):
         Recipe.load("fashion-standart")
-    with pytest.raises(RecipeError, match="neither as a file nor by name; shipped are .*fashion-robust"):
+    with pytest.raises(RecipeError, match=r"neither as a file nor by name; shipped are .*fashion-robust"):
         Recipe.load("/no/such/file")
     (tmp_path / "x.toml").write_text("a = = 3")
     with pytest.raises(RecipeError, match=r"x\.toml is not TOML"):

@@ -260,8 +260,8 @@ def _outlook(history: DiversityHistory) -> str:
             f"grows from its own updates {seen}, as it does before a plateau ends."
         )
     return (
-        " So far there is no sign that it will end by itself: what the weights have in common for all samples does not "
-        f"grow from its own updates {seen}."
+        " So far there is no sign that it will end by itself: the weights hardly feed themselves, or no more than at "
+        f"the start {seen}."
     )
 
 

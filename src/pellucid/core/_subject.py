@@ -253,7 +253,8 @@ def _check_inputs(inputs: Tensor, bounds: tuple[float, float] | None, modality: 
         raise DataError(f"tabular inputs must have shape (N, features), got {shape}")
     if modality == "graph" and (inputs.ndim != 3 or shape[2] <= shape[1]):
         raise DataError(
-            f"graphs must have shape (N, nodes, nodes + features), adjacency and node features side by side, got {shape}"
+            "graphs must have shape (N, nodes, nodes + features), adjacency and node features side by side, "
+            f"got {shape}"
         )
     if not inputs.is_floating_point():
         raise DataError(f"inputs must be floating point, got {inputs.dtype}; divide 0-255 images by 255")

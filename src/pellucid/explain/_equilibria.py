@@ -195,7 +195,7 @@ def equilibria(
         warnings.simplefilter("ignore", ConvergenceWarning)
         seen, logits = _watch(model, layers, x, batch_size, step)
         y = logits.argmax(1) if y is None else y.cpu()
-        views = []
+        views: list[EquilibriumView] = []
         for name, layer in layers.items():
             needed, changed = _longer(model, layer, seen[name], x, logits, batch_size, step)
             close = _close(model, layer, x, y, ids, chosen, rng.child("equilibria", name), step, clock, name)

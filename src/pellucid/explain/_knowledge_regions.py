@@ -215,7 +215,7 @@ class RegionEmbedding:
         losses = torch.zeros(self.epochs)
         for epoch in range(self.epochs):
             order = rng.child("order", epoch).permutations(n, 1, device=f.device)[0]
-            for step, rows in enumerate(order.split(batch)):
+            for step, rows in enumerate(torch.split(order, batch)):
                 some = _drawn(len(pool), self.neighbors, rng.child("neighbors", epoch, step), f.device)
                 target = log_p[rows][:, some].log_softmax(1)
                 with torch.enable_grad():

@@ -52,7 +52,7 @@ def vmf_posterior(
     scores = pull[..., None] * (g @ directions.T)
     if prior is not None:
         scores = scores + prior.log()
-    return scores.softmax(-1)
+    return torch.softmax(scores, -1)
 
 
 def soft_labels(logits: Float[Tensor, "n c"], temperature: float = 4.0) -> Float[Tensor, "n c"]:
@@ -174,6 +174,7 @@ class SampleEmbedding:
         on_step(self.steps, self.steps)
         if not math.isfinite(float(losses[-1])):
             raise ModelError("the fit of the embedding diverged; lower lr")
+        assert m.grad is not None  # there is at least one step
         self.losses_, self.gradient_norm_ = losses, float(m.grad.norm())
         self.projection_ = m.detach() / scale
         self.embedding_ = f @ m.detach().T
@@ -230,7 +231,7 @@ class SampleEmbedding:
         pull = vmf_kappa(length, dim=self.dim, sigma=self.sigma) / length
         pulled = g * pull[:, None]  # kappa o
         mu = F.normalize(p.T @ pulled, dim=1, eps=_TINY)
-        return (pulled @ mu.T + self.prior_.log()).log_softmax(1)
+        return torch.log_softmax(pulled @ mu.T + self.prior_.log(), 1)
 
 
 def scaled(features: Tensor, n: int) -> tuple[Tensor, Tensor]:
@@ -263,7 +264,7 @@ def rotation(new: Tensor, old: Tensor, *, allow_reflection: bool = False) -> Ten
     signs = torch.ones(u.shape[0], dtype=u.dtype, device=u.device)
     if not allow_reflection:
         signs[-1] = torch.linalg.det(u @ vh).sign()
-    return (u * signs) @ vh
+    return torch.matmul(u * signs, vh)
 
 
 def certainty(g: Float[Tensor, "n d"], p: Float[Tensor, "n c"]) -> float:
@@ -279,7 +280,7 @@ def principal(features: Float[Tensor, "n d"], dim: int = 3) -> Float[Tensor, "n 
     """Return the first principal components of features, the picture to compare with."""
     centered = features.double() - features.double().mean(0)
     _, _, vh = torch.linalg.svd(centered, full_matrices=False)
-    return centered @ vh[:dim].T
+    return torch.matmul(centered, vh[:dim].T)
 
 
 def _note(p: Tensor, dim: int) -> str:

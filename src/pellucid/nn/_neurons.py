@@ -90,9 +90,7 @@ class Fired(torch.autograd.Function):
         return (membrane >= threshold).to(membrane.dtype)
 
     @staticmethod
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
-    ) -> tuple[Tensor, None, None]:
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
         """Return the gradient times the triangle, whose area is 1."""
         (membrane,) = ctx.saved_tensors  # type: ignore[attr-defined]
         half = ctx.width * ctx.threshold  # type: ignore[attr-defined]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -161,7 +160,7 @@ def _outlined(subject: Subject, found: KnowledgePoints) -> Gallery:
 def _outline(subject: Subject, found: KnowledgePoints, layer: LayerKnowledge, k: int) -> Picture:
     points, true = layer.points, int(found.labels[k])
     marks = []
-    for label in points.label[k][points.mask[k]].unique().tolist():
+    for label in torch.unique(points.label[k][points.mask[k]]).tolist():
         cells = ((points.label[k] == label) & points.mask[k]).flatten().nonzero()[:, 0].tolist()
         size = len(cells) if label == true else -len(cells)
         marks.append(Mark(cells=tuple(cells), weight=float(size), label=f"to {subject.class_names[label]}"))
@@ -204,9 +203,10 @@ def _by_layer(found: list[KnowledgePoints]) -> Curve:
 def _table(found: list[KnowledgePoints]) -> Table:
     rows = []
     for k, layer in enumerate(found[0].layers):
-        counts = _over(found, lambda f, k=k: f.layers[k].points.count)
-        right = _over(found, lambda f, k=k: float(f.layers[k].points.reliable_counts.double().mean()))
-        share = _over(found, lambda f, k=k: f.layers[k].points.ratio)
+        points = [f.layers[k].points for f in found]
+        counts = _spread([p.count for p in points])
+        right = _spread([float(p.reliable_counts.double().mean()) for p in points])
+        share = _spread([p.ratio for p in points])
         rows.append((layer.name, layer.grid[0] * layer.grid[1], *counts, *right, *share))
     spread = "spread over fits"
     return Table(
@@ -218,8 +218,8 @@ def _table(found: list[KnowledgePoints]) -> Table:
     )
 
 
-def _over(found: list[KnowledgePoints], value: Callable[[KnowledgePoints], float]) -> tuple[Number, Number]:
-    values = torch.tensor([value(f) for f in found], dtype=torch.float64)
+def _spread(counted: list[float]) -> tuple[Number, Number]:
+    values = torch.tensor(counted, dtype=torch.float64)
     return number(values.mean()), number(values.std() if len(values) > 1 else math.nan)
 
 
