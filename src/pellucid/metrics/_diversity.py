@@ -314,11 +314,11 @@ def _mean(total: float, pairs: float) -> float:
 
 
 def _gives(value: Any, output: Any) -> bool:
-    """Whether `value` has the form of the logits that `output` holds, or of the one number it reads as two."""
-    if not isinstance(value, Tensor) or not isinstance(output, Tensor) or output.ndim != 2:
-        return False
-    # By form: what a model answers may be a copy, or the log of what a layer gave.
-    return value.shape == output.shape or (output.shape[1] == 2 and value.shape == (len(output), 1))
+    """Whether `value` is the logits that `output` holds, or the one number of each sample that it reads as two."""
+    if value is output or not isinstance(value, Tensor) or not isinstance(output, Tensor):
+        return value is output
+    # The one number by its form: it may be a logit z, read as (0, z), or a probability, read as logs.
+    return output.shape[1:] == (2,) and value.shape == (len(output), 1)
 
 
 class _Recorder:
