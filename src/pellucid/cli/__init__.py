@@ -38,7 +38,10 @@ COMMANDS: dict[str, Command] = {
     ),
     "merge": Command("_merge:merge", "Put the shards of an audit or an explanation together and write its report."),
     "compare": Command("_compare:compare", "Set two audits side by side, with paired tests."),
-    "report": Command("_report:report", "Draw the report of a finished audit or comparison again, without computing."),
+    "report": Command(
+        "_report:report",
+        "Draw the report of a finished audit or comparison again, without computing, or that of a recorded training.",
+    ),
     "train": Command("_train:train", "Train a model from a recipe."),
     "sweep": Command(
         "_sweep:sweep", "Train a recipe over the values of one setting, and draw what each gains and costs."

@@ -99,7 +99,7 @@ def first_phase(losses: Iterable[float | None]) -> FirstPhase:
 
     Example:
         >>> first_phase([2.0] * 100 + [1.0] * 50).end
-        101
+        102
     """
     watch = LossWatch()
     for loss in losses:

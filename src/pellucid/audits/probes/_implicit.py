@@ -322,7 +322,8 @@ def _to_settle(view: EquilibriumView) -> Advice:
     if radius < 1:
         return Advice(
             text=f"The cell's Jacobian has a spectral radius of {brief(radius)}, so an equilibrium is near, but the "
-            "solver does not come closer: try another one, `layer.solver = nn.Broyden(max_iter=60)`, or plain steps "
+            "solver does not get there in four times the steps: try another one, "
+            "`layer.solver = nn.Broyden(max_iter=60)`, or plain steps "
             "with damping, `nn.Picard(max_iter=200, damping=0.5)`.",
             command="pellucid train RECIPE.toml --set model.solver.method=broyden --out runs/NAME",
         )

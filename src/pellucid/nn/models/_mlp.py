@@ -56,6 +56,7 @@ class MLP(nn.Module):
         settings: sizes, initialization and normalization; as it comes, 9 layers of width 256 for CIFAR-10.
 
     Example:
+        >>> import torch
         >>> logits = MLP()(torch.rand(2, 3, 32, 32))
         >>> tuple(logits.shape)
         (2, 10)
