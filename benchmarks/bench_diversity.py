@@ -1,8 +1,8 @@
 """Does watching features and gradients slow a training down, and what does a common direction cost?
 
-python benchmarks/bench_diversity.py [--quick] [--note]
+python benchmarks/bench_diversity.py [--steps 1000] [--rounds 3] [--quick] [--note]
 
-Rows: 400 steps of the reference network (9 linear layers of width 256, batch 100) bare, with the recorder as it comes,
+Rows: 1,000 steps of the reference network (9 linear layers of width 256, batch 100) bare, with the recorder as it is,
 and with gradients as often as features, in seconds of the processor. What a recorder does before the first step is
 included and weighs more here than in a longer training. Then one common direction by the Gram matrix and by forming
 every update.
@@ -63,20 +63,24 @@ def formed(net: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, name: str) ->
 def main() -> None:
     """Measure, print and perhaps note."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="few steps and rounds, only to see that it runs")
     parser.add_argument("--note", action="store_true", help="write a dated note to benchmarks/results")
     wish = parser.parse_args()
-    steps, rounds = (20, 1) if wish.quick else (400, 5)
+    steps, rounds = (20, 1) if wish.quick else (wish.steps, wish.rounds)
+    bare = f"{steps:,} steps, bare"
+    training(20, every=10, gradients_every=10)()  # the first run of anything pays for warming up
     runs = {
-        "400 steps, bare": training(steps),
+        bare: training(steps),
         "recorded at the defaults (features every 50, gradients every 200)": training(steps, every=50),
         "features and gradients every 50": training(steps, every=50, gradients_every=50),
     }
     found = interleave(
         runs,
-        reference="400 steps, bare",
+        reference=bare,
         rounds=rounds,
-        warmup=0 if wish.quick else 1,
+        warmup=0,
         clock=time.process_time,  # of a few percent, on a machine that may have other work
     )
     rng = Stream(1)
