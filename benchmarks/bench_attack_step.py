@@ -7,8 +7,8 @@ twice the steps minus as many bare passes, on one linear layer, where next to no
 bare pass of the convolutional network below. (whole) Whole attacks over as many bare passes, alternately, on a CNN of
 three layers for 32 x 32 pictures, untrained: time does not depend on what was learned. A whole attack also looks at its
 last iterate, at the input itself where no iterate fooled the network, and again at near ties: up to three passes
-forward whatever the number of steps. Seconds are those of the processor: on a shared machine the clock on the wall also counts
-what others do.
+forward whatever the number of steps. Seconds are those of the processor: on a shared
+machine the clock on the wall also counts what others do.
 """
 
 from __future__ import annotations
