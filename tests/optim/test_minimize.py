@@ -205,3 +205,10 @@ def test_a_network_on_all_of_its_data_is_an_ordinary_use() -> None:
         optimizer.step(closure)
     optimizer.finish()
     assert float((net(x).argmax(1) == y).float().mean()) > 0.97
+
+
+def test_a_result_shows_itself_with_its_certificate() -> None:
+    found = minimize(lambda x: (x**2).sum(), torch.tensor([3.0, 4.0]), tol=1e-3)
+    assert found.message in str(found)
+    assert "gradient norm: " in str(found)
+    assert "<svg" in found._repr_html_()

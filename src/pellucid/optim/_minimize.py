@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.core import Stream
+from pellucid.core import Panel, Spark, Stream, showing
 
 from ._restarted_agd import RestartedAGD
 from ._rules import AdaptiveRestart, Restart
@@ -28,6 +28,24 @@ class Trace:
     grad_norm: tuple[float, ...]
 
 
+def _panel(found: OptimizeResult) -> Panel:
+    scale = [math.log10(norm) if 0 < norm < math.inf else None for norm in found.trace.grad_norm]
+    counts = (("restarts", found.restarts), ("undone epochs", found.rejections))
+    return Panel(
+        f"Minimum by {_NAMES.get(found.method, found.method)}",
+        found.message,
+        facts=(
+            ("loss", found.fun),
+            ("gradient norm", found.grad_norm),
+            ("gradients", found.n_gradients),
+            *(counts if found.method in ("ragd", "heavy-ball") else ()),
+            *((("step", found.lr),) if found.lr is not None else ()),
+        ),
+        curve=Spark((scale,), label="logarithm of the gradient norm, gradient by gradient"),
+    )
+
+
+@showing(_panel)
 @dataclass(frozen=True)
 class OptimizeResult:
     """A point, and what is known about it.
