@@ -14,7 +14,18 @@ from torch import Tensor, nn
 
 from pellucid import data as sources
 from pellucid import models
-from pellucid.core import DataError, Dataset, Modality, Output, Stream, Subject, Text, nearest, preserved_randomness
+from pellucid.core import (
+    IGNORED,
+    DataError,
+    Dataset,
+    Modality,
+    Output,
+    Stream,
+    Subject,
+    Text,
+    nearest,
+    preserved_randomness,
+)
 from pellucid.models import Loaded
 
 _BACKGROUND = 1000  # training rows that say what is usual for the columns of a table
@@ -43,8 +54,8 @@ def subject(
         model: what `models.load` takes, a `torch.nn.Module`, a `models.Loaded`, a fitted scikit-learn estimator, or a
             function of a batch of tensors or arrays.
         data: what `data.load` takes, a `Dataset`, a `DataLoader` or data set of torch that gives pairs of inputs and
-            labels, or a pair `(inputs, labels)` of tensors, arrays, tables or texts; labels may be None. Texts may also
-            come alone, as a list.
+            labels, or a pair `(inputs, labels)` of tensors, arrays, tables or texts; labels may be None, or masks
+            `(N, H, W)`, a class for every pixel of images. Texts may also come alone, as a list.
         samples: how many samples to draw, evenly from the classes; all if there are fewer.
         seed: which samples are drawn.
         split: "test" or "train", for data that `data.load` finds.
@@ -212,7 +223,7 @@ def _pair(inputs: Any, labels: Any, loaded: Loaded) -> Dataset:
     if x.ndim < 2 or not len(x):
         raise DataError(f"inputs must be a batch of at least one sample, got shape {tuple(x.shape)}")
     none = torch.zeros(len(x), dtype=torch.int64)
-    y, names = (none, ()) if labels is None else _numbered(labels, loaded)
+    y, names = (none, ()) if labels is None else _masks(labels, x) or _numbered(labels, loaded)
     if len(y) != len(x):
         raise DataError(f"there are {len(x)} inputs but {len(y)} labels")
     modality: Modality = "tabular" if x.ndim == 2 else "image"
@@ -277,6 +288,14 @@ def _numbered(labels: Any, loaded: Loaded) -> tuple[Tensor, tuple[str, ...]]:
     return torch.from_numpy(numbers.astype(np.int64)), tuple(map(str, names))
 
 
+def _masks(labels: Any, inputs: Tensor) -> tuple[Tensor, tuple[str, ...]] | None:
+    """Return masks, a class for every pixel, without names; None where labels are no masks."""
+    given = labels if isinstance(labels, Tensor) else np.asarray(labels)
+    if inputs.ndim != 4 or given.ndim not in (3, 4):
+        return None
+    return sources.masks(given[:, 0] if given.ndim == 4 and given.shape[1] == 1 else given), ()
+
+
 def _streamed(loader: Iterable[Any], loaded: Loaded, samples: int, rng: Stream) -> Dataset:
     """Read a loader to its end and keep what `data.sample` would draw from all of it, in little memory.
 
@@ -307,7 +326,7 @@ def _batch(batch: Any) -> tuple[Any, Any]:
         return batch[0], batch[1]
     if isinstance(batch, Mapping):
         for x in ("pixel_values", "image", "images", "inputs", "x"):
-            for y in ("labels", "label", "y"):
+            for y in ("labels", "label", "y", "mask", "masks"):
                 if x in batch and y in batch:
                     return batch[x], batch[y]
         raise DataError(
@@ -321,6 +340,8 @@ def _joined(a: Dataset, b: Dataset) -> Dataset:
         raise DataError(
             f"batches hold inputs of {tuple(a.inputs.shape[1:])} and {tuple(b.inputs.shape[1:])}; resize in the loader"
         )
+    if a.labels.shape[1:] != b.labels.shape[1:]:
+        raise DataError("batches hold both labels of images and masks; give one kind of them")
     return replace(
         a,
         inputs=torch.cat([a.inputs, b.inputs]),
@@ -342,7 +363,9 @@ def _matched(dataset: Dataset, loaded: Loaded) -> tuple[Dataset, list[str]]:
         return dataset, []
     if set(names) <= set(known) and len(set(known)) == len(known):
         place = torch.tensor([known.index(name) for name in names])
-        matched = replace(dataset, labels=place[dataset.labels], class_names=known)
+        known_pixels = dataset.labels != IGNORED
+        labels = place[dataset.labels.where(known_pixels, 0)].where(known_pixels, IGNORED)
+        matched = replace(dataset, labels=labels, class_names=known)
         if len(names) < len(known):
             return matched, [f"The data have {len(names)} of the model's {len(known)} classes, matched by name."]
         return matched, ["The data count the classes in another order than the model; they were matched by name."]

@@ -194,7 +194,7 @@ def _raise(error: Exception):
 BAD_MODELS = {
     "not a tensor": (lambda x: (x, x), r"returns tuple \(0: 8 x 1 x 4 x 4; 1: .*\), not a tensor of logits"),
     "no batch": (lambda x: x.sum(), r"must return logits of shape \(8, K\), got \(\)"),
-    "too many axes": (lambda x: x, r"must return logits of shape \(8, K\), got \(8, 1, 4, 4\)"),
+    "too many axes": (lambda x: x[..., None], r"must return logits of shape \(8, K\), or .*, got \(8, 1, 4, 4, 1\)"),
     "one row": (lambda x: x.flatten(1)[:1], r"must return logits of shape \(8, K\), got \(1, 16\)"),
     "no logits": (lambda x: x.flatten(1)[:, :0], r"got \(8, 0\)"),
     "classes": (lambda x: x.flatten(1).long(), "must return floating point logits, got torch.int64"),

@@ -29,6 +29,11 @@ def attackable(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def classes(name: str, y: Tensor, x: Tensor) -> Tensor:
     """Return classes, one per row of `x` and on its device, or say what is wrong with them."""
+    if y.ndim == 3 and x.ndim == 4:
+        raise ValueError(
+            f"attacks change one answer per image, but {name} holds masks {tuple(y.shape)}; models that answer for "
+            "every pixel cannot be attacked yet"
+        )
     if y.dtype != torch.int64 or y.shape != (len(x),):
         raise ValueError(
             f"{name} must be int64 of shape ({len(x)},), one label per row of x; got {y.dtype} {tuple(y.shape)}"

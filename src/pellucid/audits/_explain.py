@@ -200,6 +200,7 @@ def explain(
 
     Raises:
         DataError, BudgetError: settings that do not fit the subject.
+        ModelError: the model answers for every pixel.
         RunError: `out` holds something else.
 
     Example:

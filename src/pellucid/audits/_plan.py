@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pellucid.core import Effort, Need, Probe, Subject, Suited, evaluating, share
+from pellucid.core import Effort, ModelError, Need, Probe, Subject, Suited, evaluating, share
 from pellucid.reports import Planned
 
 from ._batches import forwards
@@ -67,8 +67,10 @@ def plan(
     Raises:
         ValueError: an unknown probe, the same one twice, or none left.
         BudgetError: the budget answers no question; the text gives the least that works.
+        ModelError: the model answers for every pixel, and all probes ask about one answer per image.
     """
     asked = chosen(probes or usual_probes(subject), skip)
+    _check_dense(subject, asked.values())
     needs = {name: _need(probe, subject, effort) for name, probe in asked.items()}
     grants = share(budget, needs)
     rows = tuple(
@@ -105,7 +107,29 @@ def usual_probes(subject: Subject | None = None) -> tuple[str, ...]:
     may = {name: probe for name, probe in MORE.items() if isinstance(probe, Suited)}
     if subject is None:
         return (*PROBES, *may)
-    return (*PROBES, *(name for name, probe in may.items() if not subject.number and probe.suits(subject)))
+    return (*PROBES, *(name for name, probe in may.items() if _may_join(probe, subject) and probe.suits(subject)))
+
+
+def _may_join(probe: Probe, subject: Subject) -> bool:
+    return not subject.number and (not subject.dense or _is_dense(probe))
+
+
+def _check_dense(subject: Subject, probes: Iterable[Probe]) -> None:
+    """Refuse a model that answers for every pixel where none of the probes can ask about that.
+
+    Raises:
+        ModelError: see above.
+    """
+    if subject.dense and not any(_is_dense(probe) for probe in probes):
+        raise ModelError(
+            f"{subject.name} answers for every pixel, and what is asked is about one answer per image; "
+            "`pellucid audit` asks what can be asked of it"
+        )
+
+
+def _is_dense(probe: Probe) -> bool:
+    """Whether a probe says that it asks about answers for every pixel."""
+    return bool(getattr(probe, "dense", False))
 
 
 _OF_NUMBERS = ("explain", "graph")
@@ -119,6 +143,8 @@ _NOT_OF_GRAPHS = ("robustness", "bottleneck", "concepts", "attack-attribution", 
 def _need(probe: Probe, subject: Subject, effort: Effort) -> Need:
     if subject.modality == "graph" and probe.name in _NOT_OF_GRAPHS:
         return Need(0, 0, skip="takes pictures, tables or texts apart; graphs are not taken apart yet")
+    if subject.dense and not _is_dense(probe):
+        return Need(0, 0, skip=f"asks about one answer per image, and {subject.name} answers for every pixel")
     if subject.number and probe.name not in _OF_NUMBERS:
         return Need(0, 0, skip=f"asks about classes, and {subject.name} measures a number, {subject.number}")
     return probe.need(subject, effort=effort)

@@ -10,7 +10,7 @@ from pellucid.core import NOBODY, Mark, Picture, Stream, Subject
 
 
 def draw(subject: Subject, n: int, *, rng: Stream, among: Tensor | None = None) -> Tensor:
-    """Draw `n` row numbers, as evenly over the classes as they allow, in ascending order.
+    """Draw `n` row numbers, as evenly over the classes as they allow, in ascending order; of masks by the lot alone.
 
     A sample's place in the queue depends on (stream, sample id) alone, so a draw of 8 is part of a draw of 16.
 
@@ -23,7 +23,7 @@ def draw(subject: Subject, n: int, *, rng: Stream, among: Tensor | None = None) 
     rows = torch.arange(len(subject)) if among is None else among
     queue = rng.at(subject.ids[rows]).bits((len(rows),)).argsort(stable=True)
     rows = rows[queue]
-    if subject.labels is not None:
+    if subject.labels is not None and not subject.dense:  # an image of many pixels has no class of its own
         labels = subject.labels[rows]
         turn = torch.zeros(len(rows), dtype=torch.int64)
         for label in range(subject.n_classes):

@@ -3,6 +3,7 @@
 from ._adapters import Output
 from ._budget import Grant, share
 from ._contracts import (
+    IGNORED,
     Attack,
     Batch,
     Dataset,
@@ -119,6 +120,7 @@ from ._work import ALONE, Compute, Elsewhere, Work
 
 __all__ = [
     "ALONE",
+    "IGNORED",
     "MOST_ROWS",
     "NOBODY",
     "PADDINGS",

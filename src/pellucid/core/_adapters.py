@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ._errors import described
 
@@ -62,6 +63,17 @@ class TwoProbabilities(nn.Module):
         p = _widened(self.model(x))
         limits = torch.finfo(p.dtype)
         return torch.cat([torch.log1p(-p.clamp_max(1 - limits.eps)), p.clamp_min(limits.tiny).log()], dim=1)
+
+
+class Enlarged(nn.Module):
+    """Reads coarse answers for every pixel at the size of the images, bilinearly."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.interpolate(self.model(x), x.shape[2:], mode="bilinear", align_corners=False)
 
 
 def _widened(p: Tensor) -> Tensor:
@@ -140,7 +152,7 @@ def _shape(value: object) -> str:
 
 
 def are_probabilities(answers: Tensor) -> bool:
-    """Whether the rows `(B, K)` of answers are probabilities: nothing negative, sums of 1 up to rounding."""
+    """Whether the rows `(B, K, ...)` of answers are probabilities: nothing negative, sums of 1 up to rounding."""
     if answers.shape[1] < 2 or bool((answers < 0).any()):
         return False
     rounding = {torch.float64: 1e-6, torch.float32: 1e-4}.get(answers.dtype, 2e-2)

@@ -1,4 +1,7 @@
-"""What a model answers: tried on a few samples before it is trusted, and read as logits `(B, K)`."""
+"""What a model answers: tried on a few samples before it is trusted, and read as logits.
+
+These are `(B, K)`, or `(B, K, H, W)` where a model gives every pixel of an image a class.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ._adapters import (
+    Enlarged,
     LogProbabilities,
     Output,
     Picked,
@@ -22,6 +26,7 @@ from ._errors import ModelError, described
 from ._modes import device_of, evaluating
 
 ASKED = 8  # samples on which a model is tried before it is trusted
+_ASKED_LARGE, _LARGE = 2, 2**18  # of images with so many pixels, whose every pixel may get an answer
 _ASKED_ONE = 64  # and where only one number per sample tells probabilities from logits
 
 _SOFTMAX = (
@@ -32,12 +37,16 @@ _ONE_SIDED = (
     "{name} answers with one number per sample, read as a logit: above 0 is the second class. The numbers seen lie in "
     "[0, 1] and on one side of 0.5; if they are probabilities, let the model return two columns, 1 - p and p."
 )
+_COARSE = (
+    "{name} answers for {coarse} places of images of {fine} pixels; the logits between them are interpolated "
+    "bilinearly, so edges are softer than the model's own grid."
+)
 # What autograd calls the steps after a sigmoid that only change the shape or the type of its answer.
 _RESHAPING = ("View", "Reshape", "Squeeze", "Unsqueeze", "Select", "Slice", "ToCopy", "Alias", "Permute", "T")
 
 
 class Heard(NamedTuple):
-    """A model that maps inputs to logits `(B, K)` with K of at least two.
+    """A model that maps inputs to logits `(B, K)`, or of every pixel `(B, K, H, W)`, with K of at least two.
 
     Args:
         model: the model, wrapped where it answers in another form.
@@ -48,6 +57,11 @@ class Heard(NamedTuple):
     model: nn.Module
     first: Tensor
     notes: tuple[str, ...]
+
+    @property
+    def dense(self) -> bool:
+        """Whether it answers for every pixel."""
+        return self.first.ndim == 4
 
 
 def hear(
@@ -61,24 +75,28 @@ def hear(
         ModelError: the model raises, answers with no `(B, K)` scores, with NaN, or differently when asked twice.
     """
     _check_module(model, name, number)
-    x, few = inputs[:ASKED].clone(), ids[:ASKED]
+    asked = _ASKED_LARGE if inputs.ndim == 4 and inputs[0, 0].numel() >= _LARGE else ASKED
+    x, few = inputs[:asked].clone(), ids[:asked]
     notes: list[str] = []
     with evaluating(model), torch.no_grad():
         model = _picked(model, x, name, output)
         first = answers(model, x, few, name)
-        if not torch.equal(x, inputs[:ASKED]):
+        if not torch.equal(x, inputs[:asked]):
             raise ModelError(f"{name} changes its inputs in place; let it work on a copy, x = x.clone()")
         if not torch.equal(first, answers(model, x, few, name)):
             raise ModelError(
                 f"{name} answers differently when asked twice in eval mode; remove the randomness (functional dropout?)"
             )
+        if first.ndim == 4:
+            _check_dense(first, x, name, number)
         if number:
             pass
         elif are_probabilities(first):
             notes.append(_SOFTMAX.format(name=name, layer="softmax"))
             model = LogProbabilities(model)
         elif first.shape[1] == 1:
-            z = answers(model, inputs[:_ASKED_ONE], ids[:_ASKED_ONE], name)
+            # Of a dense model the few images hold many answers already.
+            z = first if first.ndim == 4 else answers(model, inputs[:_ASKED_ONE], ids[:_ASKED_ONE], name)
             within = bool(((z >= 0) & (z <= 1)).all())
             # As logits these would all be votes for one class; as probabilities they speak for both.
             both = bool((z < 0.5).any()) and bool((z > 0.5).any())
@@ -88,6 +106,9 @@ def hear(
             else:
                 notes += [_ONE_SIDED.format(name=name)] if within else []
                 model = TwoLogits(model)
+        if first.ndim == 4 and first.shape[2:] != x.shape[2:]:
+            notes.append(_COARSE.format(name=name, coarse=_by(first), fine=_by(x)))
+            model = Enlarged(model)
         first = answers(model, x, few, name)
     return Heard(model, first.cpu(), tuple(notes))
 
@@ -98,11 +119,13 @@ def answers(model: nn.Module, inputs: Tensor, ids: Tensor, name: str) -> Tensor:
     count = len(inputs)
     if not isinstance(logits, Tensor):
         raise ModelError(f"{name} returns {type(logits).__name__}, not a tensor of logits (B, K)")
-    if logits.ndim != 2 or len(logits) != count or logits.shape[1] == 0:
-        raise ModelError(f"{name} must return logits of shape ({count}, K), got {tuple(logits.shape)}")
+    dense = logits.ndim == 4 and inputs.ndim == 4  # a class for every pixel, which only images have
+    if not (dense or logits.ndim == 2) or len(logits) != count or 0 in logits.shape:
+        pixels = f", or ({count}, K, H, W) for a class of every pixel" if inputs.ndim == 4 and logits.ndim > 2 else ""
+        raise ModelError(f"{name} must return logits of shape ({count}, K){pixels}, got {tuple(logits.shape)}")
     if not logits.is_floating_point():
         raise ModelError(f"{name} must return floating point logits, got {logits.dtype}; return scores, not classes")
-    bad = ~logits.isfinite().all(1)
+    bad = ~logits.isfinite().flatten(1).all(1)
     if bad.any():
         sample = int(ids[bad.cpu()][0])
         raise ModelError(f"{name} returns NaN or infinity for sample {sample}; repair the weights or the input scaling")
@@ -123,6 +146,25 @@ def differentiable(model: nn.Module, x: Tensor) -> bool:
         except Exception:  # such as numpy inside, which takes no tensor that wants a gradient
             return False
     return gradient is not None
+
+
+def _check_dense(logits: Tensor, x: Tensor, name: str, number: str) -> None:
+    """Refuse answers for every pixel that cannot be those of these images."""
+    if number:
+        raise ModelError(f"{name} answers for every pixel, shape {tuple(logits.shape)}, not with one {number}")
+    if logits.shape[1:3] == x.shape[2:] != logits.shape[2:]:
+        raise ModelError(
+            f"{name} must return the classes as the second axis, (B, K, H, W), got {tuple(logits.shape)}; "
+            "let it return answer.permute(0, 3, 1, 2)"
+        )
+    if logits.shape[2] > x.shape[2] or logits.shape[3] > x.shape[3]:
+        raise ModelError(
+            f"{name} answers for {_by(logits)} pixels of images of {_by(x)}; let it answer at their size or coarser"
+        )
+
+
+def _by(x: Tensor) -> str:
+    return f"{x.shape[2]} x {x.shape[3]}"
 
 
 def _ends_in_sigmoid(model: nn.Module, x: Tensor) -> bool:

@@ -29,6 +29,9 @@ Effort = Literal["quick", "full"]
 Model = Callable[[Tensor], Tensor]
 """Maps a batch of inputs `(b, ...)` to logits `(b, k)`. Every `nn.Module` classifier is one."""
 
+IGNORED = -100
+"""The label of a pixel whose class nobody knows: it neither trains nor counts."""
+
 OnStep = Callable[[int, int], None]
 """Progress of long work: `on_step(done, total)`, both in the work's own unit."""
 
@@ -194,6 +197,8 @@ class Attack(Protocol):
 class Batch:
     """Samples on their way through training: inputs `(b, ...)`, labels `(b,)` int64, ids `(b,)` int64.
 
+    Labels of every pixel are `(b, h, w)`, `IGNORED` where there is none.
+
     Where each input is a mix of two samples, `others` `(b,)` holds the labels of the second ones and `shares` `(b,)`
     how much of the mix is the first; otherwise both are None.
     """
@@ -232,7 +237,7 @@ class Dataset:
 
     Args:
         inputs: `(N, ...)`, float in `bounds` or uint8 (scaled to [0, 1] when batched).
-        labels: `(N,)` int64.
+        labels: `(N,)` int64; of images with a class for every pixel `(N, H, W)`, `IGNORED` where a pixel has none.
         class_names: one per class, text as the source gives it.
         name: what the data set is called.
         modality: what one input is.
@@ -248,7 +253,7 @@ class Dataset:
     """
 
     inputs: Tensor
-    labels: Int[Tensor, " N"]
+    labels: Int[Tensor, " N"] | Int[Tensor, "N H W"]
     class_names: tuple[str, ...]
     name: str
     modality: Modality
@@ -264,6 +269,11 @@ class Dataset:
     def __post_init__(self) -> None:
         if self.texts and len(self.texts) != len(self.labels):
             raise DataError(f"{self.name} has {len(self.labels)} samples but {len(self.texts)} texts")
+        if self.dense and (self.inputs.ndim != 4 or self.inputs.shape[2:] != self.labels.shape[1:]):
+            raise DataError(
+                f"{self.name} has masks of {_size(self.labels)} pixels for inputs of shape "
+                f"{tuple(self.inputs.shape[1:])}; bring both to one height and width"
+            )
         for what, names in (("class", self.class_names), ("feature", (*self.feature_names, *self.groups))):
             for name in names:
                 if not _is_text(name):
@@ -271,6 +281,15 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def dense(self) -> bool:
+        """Whether every pixel has a label of its own."""
+        return self.labels.ndim == 3
+
+
+def _size(masks: Tensor) -> str:
+    return f"{masks.shape[1]} x {masks.shape[2]}"
 
 
 def _is_text(name: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ._adapters import Output
 from ._answers import answers, differentiable, hear
-from ._contracts import Modality
+from ._contracts import IGNORED, Modality
 from ._errors import DataError, ModelError
 from ._modes import device_of, evaluating
 from ._text import Text
@@ -26,11 +26,13 @@ class Subject:
     """A model with the samples it is audited on.
 
     Args:
-        model: maps a batch of inputs to logits `(B, K)`; one logit is read as two classes, and probabilities as their
-            logarithms, with a note. Its own device is used.
+        model: maps a batch of inputs to logits `(B, K)`, or images to logits of every pixel `(B, K, H, W)`; one logit
+            is read as two classes, probabilities as their logarithms, and a coarser grid of pixels is interpolated,
+            each with a note. Its own device is used.
         inputs: `(N, ...)` float inputs; images are `(N, C, H, W)`, tables `(N, D)`; texts are int64 token ids `(N, L)`;
             graphs are `(N, n, n + f)`, adjacency and node features side by side.
-        labels: `(N,)` int64, or None.
+        labels: `(N,)` int64, or None; for a model that answers for every pixel `(N, H, W)`, `core.IGNORED` where a
+            pixel has no label.
         bounds: least and greatest legal input value, or None for unbounded features; texts have none.
         modality: what one input is.
         class_names: one per class; numbers if not given.
@@ -52,11 +54,12 @@ class Subject:
         number: what the model's one number is, such as "cosine similarity", for a model that measures and does not
             tell classes apart; it then has no labels, and `logits` gives the number.
 
-    The field `differentiable` says whether the logits follow the inputs by autograd: attacks need that.
+    The field `differentiable` says whether the logits follow the inputs by autograd: attacks need that. The field
+    `dense` says whether the model answers for every pixel.
 
     Raises:
         DataError: no samples, NaN inputs, inputs outside `bounds`, labels that do not fit.
-        ModelError: the model raises, returns no finite `(B, K)` logits, or answers differently twice.
+        ModelError: the model raises, returns no finite logits, or answers differently twice.
     """
 
     model: nn.Module
@@ -80,6 +83,7 @@ class Subject:
     objective: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     class_counts: tuple[int, ...] = field(default=(), kw_only=True)
     differentiable: bool = field(default=True, init=False)
+    dense: bool = field(default=False, init=False)
     _first: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -105,7 +109,9 @@ class Subject:
                 "classes apart; use the data the model was trained for, or the names of its own classes"
             )
         if self.labels is not None:
-            _check_labels(self.labels, ids, classes)
+            _check_form(self, heard.dense)
+            check = _check_masks if heard.dense else _check_labels
+            check(self.labels, ids, classes)
         if self.class_counts and len(self.class_counts) != classes:
             raise DataError(
                 f"class_counts has {len(self.class_counts)} numbers but {self.name} tells {classes} classes apart"
@@ -119,6 +125,8 @@ class Subject:
         surrogates = {}
         for name, surrogate in self.surrogates.items():
             other = hear(surrogate, self.inputs, ids, name)
+            if other.dense != heard.dense:
+                raise ModelError(f"surrogate {name} and {self.name} do not both answer for every pixel; leave it out")
             if other.first.shape[1] != classes:
                 raise ModelError(
                     f"surrogate {name} tells {other.first.shape[1]} classes apart but {self.name} {classes}"
@@ -133,8 +141,9 @@ class Subject:
             class_names=tuple(self.class_names) or ((self.number,) if self.number else tuple(map(str, range(classes)))),
             background=None if self.background is None else self.background.detach().cpu(),
             groups={name: tuple(columns) for name, columns in self.groups.items()},
+            dense=heard.dense,
             differentiable=self.inputs.is_floating_point() and differentiable(heard.model, self.inputs[:1]),
-            _first=heard.first,
+            _first=heard.first[:2].clone() if heard.dense else heard.first,
         )
 
     def __len__(self) -> int:
@@ -168,15 +177,46 @@ class Subject:
     def logits(self, *, batch_size: int = 256) -> Tensor:
         """Return the logits of all samples, `(N, K)` on the CPU: float64 if the model answers so, else float32.
 
+        Of a model that answers for every pixel they are `(N, K, H, W)`, in smaller batches.
+
         Raises:
             ModelError: the model raises, or its logits are not finite; names the sample's id.
+            DataError: the logits of all pixels would not fit in memory; `logit_batches` gives them part by part.
         """
-        parts = []
-        with evaluating(self.model), torch.no_grad():
-            for x, ids in zip(torch.split(self.inputs, batch_size), torch.split(self.ids, batch_size), strict=True):
-                z = answers(self.model, x, ids, self.name)
-                parts.append((z if z.dtype == torch.float64 else z.float()).cpu())
-        return torch.cat(parts)
+        if self.dense and (size := len(self) * self._each) > _MOST_LOGITS:
+            raise DataError(
+                f"the logits of all pixels of {len(self)} samples take {size / 2**30:.1f} GiB; go through "
+                "subject.logit_batches(), or take fewer samples"
+            )
+        return torch.cat([logits for _, logits in self.logit_batches(batch_size=batch_size)])
+
+    def logit_batches(self, *, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the logits of all samples part by part: row numbers `(b,)` and their logits, on the CPU.
+
+        Args:
+            batch_size: samples at once, at most; of a model that answers for every pixel as few as keep a batch's
+                logits below 64 MiB.
+
+        Raises:
+            ModelError: see `logits`.
+
+        Example:
+            >>> model = nn.Conv2d(1, 3, 1)
+            >>> subject = Subject(model, torch.rand(5, 1, 4, 4))
+            >>> [(rows.tolist(), tuple(z.shape)) for rows, z in subject.logit_batches(batch_size=3)]
+            [([0, 1, 2], (3, 3, 4, 4)), ([3, 4], (2, 3, 4, 4))]
+        """
+        most = max(1, min(batch_size, _BATCH_LOGITS // self._each)) if self.dense else batch_size
+        for rows in torch.split(torch.arange(len(self)), most):
+            # Borrowed for one batch at a time: the caller's code runs between them.
+            with evaluating(self.model), torch.no_grad():
+                z = answers(self.model, self.inputs[rows], self.ids[rows], self.name)
+            yield rows, (z if z.dtype == torch.float64 else z.float()).cpu()
+
+    @property
+    def _each(self) -> int:
+        """Bytes of one sample's logits."""
+        return self._first[0].numel() * self._first.element_size()
 
     def digest(self) -> dict[str, str]:
         """Return SHA-256 digests of the model's tensors and of the data, to tell audits of the same things.
@@ -194,6 +234,13 @@ class Subject:
         if self.groups:
             data.update(repr(sorted(self.groups.items())).encode())
         return {"model": model.hexdigest(), "data": data.hexdigest()}
+
+
+_MOST_LOGITS = 4 * 2**30
+"""Bytes of logits that are kept at once."""
+
+_BATCH_LOGITS = 64 * 2**20
+"""Bytes of one batch's logits where every pixel has some."""
 
 
 def _set(subject: Subject, **values: object) -> Subject:
@@ -307,6 +354,47 @@ def _check_ids(ids: Tensor, samples: int) -> None:
         raise DataError(f"ids must be int64 of shape ({samples},), got {ids.dtype} of shape {tuple(ids.shape)}")
     if len(torch.unique(ids)) < samples:
         raise DataError("ids must all be different; two samples share one")
+
+
+def _check_form(subject: Subject, dense: bool) -> None:
+    """Refuse one label per image for a model that answers for every pixel, and the other way round."""
+    labels, size = subject.labels, subject.inputs.shape[2:]
+    if labels is None or (dense and labels.ndim == 3 and labels.shape[1:] == size):
+        return
+    if dense and labels.ndim == 3:
+        raise DataError(
+            f"{subject.data_name} has masks of {labels.shape[1]} x {labels.shape[2]} pixels for images of "
+            f"{size[0]} x {size[1]}; bring them to one size (masks without interpolation)"
+        )
+    if dense:
+        raise DataError(
+            f"{subject.name} answers for every pixel but {subject.data_name} has labels of shape "
+            f"{tuple(labels.shape)}; give masks, one class per pixel, int64 of shape (N, H, W)"
+        )
+    if labels.ndim == 3:
+        raise DataError(
+            f"{subject.data_name} has a label for every pixel but {subject.name} gives each image one answer; use a "
+            "model that returns logits (B, K, H, W)"
+        )
+
+
+def _check_masks(masks: Tensor, ids: Tensor, classes: int) -> None:
+    if masks.dtype != torch.int64 or len(masks) != len(ids):
+        raise DataError(f"masks must be int64 of shape ({len(ids)}, H, W), got {masks.dtype} {tuple(masks.shape)}")
+    known = masks != IGNORED
+    if not bool(known.any()):
+        raise DataError(f"no pixel has a label: all masks hold {IGNORED} only; give masks with classes")
+    low, high = (int(end) for end in masks[known].aminmax())
+    if low < 0 or high >= classes:
+        row, top, left = (known & ((masks < 0) | (masks >= classes))).nonzero()[0].tolist()
+        found = int(masks[row, top, left])
+        hint = f"where 255 stands for no label, write {IGNORED}" if found == 255 else "use the data it was trained for"
+        raise DataError(
+            f"the mask of sample {int(ids[row])} has class {found} at row {top}, column {left}, but the model knows "
+            f"classes 0 to {classes - 1}, and {IGNORED} for no label; {hint}"
+        )
+    if low == high:
+        raise DataError(f"all labelled pixels have class {low}; an audit compares at least two classes")
 
 
 def _check_labels(labels: Tensor, ids: Tensor, classes: int) -> None:

@@ -17,6 +17,7 @@ from ._images import fit_images
 from ._load import SOURCES, AnySource, load
 from ._loader import from_loader
 from ._long_tail import LongTail, long_tail_counts, long_tailed
+from ._masks import masks
 from ._mnist import MNIST
 from ._movie_snippets import MovieSnippets
 from ._movielens import MovieLens, Ratings
@@ -84,6 +85,7 @@ __all__ = [
     "load",
     "long_tail_counts",
     "long_tailed",
+    "masks",
     "pack_graphs",
     "read_n_mnist",
     "saccade_frames",

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.core import DataError, Dataset, read_arrays
+from pellucid.core import IGNORED, DataError, Dataset, read_arrays
 
+from ._masks import UNKNOWN, masks
 from ._rows import spread
 
 MAX_CLASSES = 1_000_000
@@ -24,7 +25,8 @@ class Arrays(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     Inputs of two axes are rows of a table; of three or four they are images: `(N, H, W)`, `(N, C, H, W)` or
     `(N, H, W, C)`, as uint8 from 0 to 255 or as floats from 0 to 1. Labels are class numbers from 0, or names of the
-    classes. An array `class_names` of text is optional, as is `feature_names` for tables.
+    classes; a class for every pixel of images is `(N, H, W)`, where -100, and 255 among bytes, stand for no label. An
+    array `class_names` of text is optional, as is `feature_names` for tables.
 
     Args:
         path: the file.
@@ -45,7 +47,7 @@ class Arrays(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         x_key, y_key = _keys(held, split, path)
         arrays, named = _numbered(held, y_key, path)
         inputs = arrays[x_key]
-        labels = _labels(arrays[y_key], f"{path}: {y_key}")
+        labels = _labels(arrays[y_key], f"{path}: {y_key}", dense=inputs.ndim > 2)
         found = _table(inputs, f"{path}: {x_key}") if inputs.ndim == 2 else _images(inputs, f"{path}: {x_key}")
         _check_rows(found.values, labels, path)
         names = named or _names(arrays, "class_names", int(labels.max()) + 1, path, at_least=True)
@@ -59,7 +61,7 @@ class Arrays(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             modality="tabular" if inputs.ndim == 2 else "image",
             ids=rows,
             bounds=None if inputs.ndim == 2 else (0.0, 1.0),
-            note=found.note,
+            note="; ".join(part for part in (found.note, _unknown(arrays[y_key], labels)) if part),
             feature_names=_names(arrays, "feature_names", width, path) if width else (),
             background=_background(arrays, path, width) if width else None,
         )
@@ -129,7 +131,18 @@ def _numbered(
     return {**arrays, **told}, names
 
 
-def _labels(labels: np.ndarray, what: str) -> Tensor:
+def _unknown(given: np.ndarray, labels: Tensor) -> str:
+    """Say where bytes were read as no label."""
+    return "pixels of 255 in the masks are read as without a label" if labels.ndim == 3 and _holds(given) else ""
+
+
+def _holds(given: np.ndarray) -> bool:
+    return given.dtype == np.uint8 and bool((given == UNKNOWN).any())
+
+
+def _labels(labels: np.ndarray, what: str, *, dense: bool) -> Tensor:
+    if dense and labels.ndim == 3:
+        return masks(labels, what)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.dtype.kind == "f" and np.isfinite(labels).all() and (labels == np.floor(labels)).all():
@@ -184,8 +197,16 @@ def _check_rows(values: Tensor, labels: Tensor, path: Path) -> None:
         raise DataError(f"{path} has {len(values)} inputs but {len(labels)} labels; give one label per input")
     if len(labels) == 0:
         raise DataError(f"{path} holds 0 samples")
-    if len(torch.unique(labels)) < 2:
-        raise DataError(f"{path} has samples of class {int(labels[0])} only; an audit compares at least two classes")
+    if labels.ndim == 3 and labels.shape[1:] != values.shape[2:]:
+        pixels = " x ".join(map(str, values.shape[2:]))
+        raise DataError(
+            f"{path} has masks of {labels.shape[1]} x {labels.shape[2]} pixels for images of {pixels}; bring both to "
+            "one size (masks without interpolation)"
+        )
+    if len(torch.unique(labels[labels != IGNORED])) < 2:
+        held = labels[labels != IGNORED]
+        what = "pixels without a label" if not len(held) else f"samples of class {int(held[0])}"
+        raise DataError(f"{path} has {what} only; an audit compares at least two classes")
     if values.is_floating_point():
         bad = (~values.isfinite()).flatten(1).any(1).nonzero()
         if len(bad):

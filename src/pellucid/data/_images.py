@@ -69,6 +69,17 @@ class Fit:
             done[start : start + _CHUNK] = part.round() if images.dtype == torch.uint8 else part
         return done
 
+    def masks(self, masks: Tensor) -> Tensor:
+        """Return masks `(N, H, W)` cut out and resized like their images, each pixel with the class of the nearest."""
+        if self.size is None or tuple(masks.shape[1:]) == self.size:
+            return masks
+        left, top, right, bottom = _middle(masks.shape[1], masks.shape[2], self.size[0] / self.size[1])
+        rows, columns = (
+            ((torch.arange(side) + 0.5) * ((end - start) / side)).long() + start
+            for side, start, end in ((self.size[0], top, bottom), (self.size[1], left, right))
+        )
+        return masks[:, rows[:, None], columns]
+
     def dataset(self, dataset: Dataset) -> Dataset:
         """Return a data set of images with its inputs as they shall be, and a note of what was done."""
         if self == Fit():
@@ -79,7 +90,9 @@ class Fit:
         before = tuple(dataset.inputs.shape[1:])
         inputs = self.batch(dataset.inputs)
         done = self.note(before, tuple(inputs.shape[1:]))
-        return replace(dataset, inputs=inputs, note="; ".join(part for part in (dataset.note, done) if part))
+        labels = self.masks(dataset.labels) if dataset.dense else dataset.labels
+        note = "; ".join(part for part in (dataset.note, done) if part)
+        return replace(dataset, inputs=inputs, labels=labels, note=note)
 
     def note(self, before: tuple[int, ...], after: tuple[int, ...]) -> str:
         """Say what was done to images of one shape `(C, H, W)`; nothing if they are as they were."""

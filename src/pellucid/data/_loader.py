@@ -12,10 +12,11 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sequenti
 from pellucid.core import DataError, Dataset, Modality
 
 from ._images import check_bytes, joined
+from ._masks import masks
 from ._sample import unit
 
 INPUT_KEYS = ("inputs", "input", "x", "image", "images", "pixel_values", "img", "features", "data")
-LABEL_KEYS = ("labels", "label", "y", "target", "targets", "class")
+LABEL_KEYS = ("labels", "label", "y", "target", "targets", "class", "mask", "masks")
 
 
 def from_loader(
@@ -30,8 +31,8 @@ def from_loader(
     """Return the first samples of a loader as a data set.
 
     Batches are pairs `(inputs, labels)` or dictionaries. Inputs `(B, D)` are rows of a table, `(B, C, H, W)` are
-    images. No more batches are asked for than `limit` needs. If the loader draws its order at random, the note says so:
-    seed its generator for the same samples each time.
+    images, whose labels may be masks `(B, H, W)`; see `data.masks`. No more batches are asked for than `limit` needs.
+    If the loader draws its order at random, the note says so: seed its generator for the same samples each time.
 
     Args:
         loader: a `torch.utils.data.DataLoader`, or any iterable of batches.
@@ -77,6 +78,9 @@ def _gathered(loader: Iterable[Any], limit: int | None) -> tuple[Tensor, Tensor]
         if xs and x.shape[1:] != xs[0].shape[1:]:
             shapes = f"{tuple(xs[0].shape[1:])} and {tuple(x.shape[1:])}"
             raise DataError(f"the loader gives inputs of the shapes {shapes}; bring them to one shape")
+        if ys and y.shape[1:] != ys[0].shape[1:]:
+            shapes = f"{tuple(ys[0].shape[1:])} and {tuple(y.shape[1:])}"
+            raise DataError(f"the loader gives labels of the shapes {shapes}; bring them to one shape")
         xs.append(x if limit is None else x[: limit - count])
         ys.append(y if limit is None else y[: limit - count])
         count += len(ys[-1])
@@ -100,6 +104,10 @@ def _pair(batch: Any) -> tuple[Tensor, Tensor]:
     x, y = _tensor(x, "inputs"), _tensor(y, "labels")
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
+    if x.ndim == 4 and y.ndim == 4 and y.shape[1] == 1:
+        y = y[:, 0]
+    if x.ndim == 4 and y.ndim == 3 and len(x) == len(y):
+        return x, masks(y, "the loader's masks")
     if y.ndim != 1 or len(x) != len(y) or x.ndim < 2:
         raise DataError(
             f"the loader gives inputs of shape {tuple(x.shape)} and labels of shape {tuple(y.shape)}; inputs are "

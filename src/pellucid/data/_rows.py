@@ -6,9 +6,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+Labels = Int[Tensor, " n"] | Int[Tensor, "n h w"]
 
-def turns(labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """Return how many samples of its own class stand before each sample."""
+
+def turns(labels: Labels) -> Int[Tensor, " n"]:
+    """Return how many samples of its own class stand before each sample; of masks, how many samples."""
+    if labels.ndim == 3:  # an image holds several classes, so none is its own
+        return torch.arange(len(labels))
     by_class = labels.argsort(stable=True)
     grouped = labels[by_class].contiguous()
     turn = torch.empty_like(by_class)
@@ -16,7 +20,7 @@ def turns(labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
     return turn
 
 
-def spread(labels: Int[Tensor, " n"], limit: int | None) -> Int[Tensor, " m"]:
+def spread(labels: Labels, limit: int | None) -> Int[Tensor, " m"]:
     """Return the first rows, class by class in turn, at most `limit` of them, in ascending order."""
     if limit is None or limit >= len(labels):
         return torch.arange(len(labels))

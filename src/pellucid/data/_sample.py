@@ -28,6 +28,8 @@ def take(dataset: Dataset, rows: Int[Tensor, " n"]) -> Dataset:
 def sample(dataset: Dataset, n: int, *, rng: Stream) -> Dataset:
     """Return `n` samples, as equal in number per class as the data allows, in the data set's order.
 
+    Of images with a class for every pixel the lot alone decides.
+
     The order in which samples are preferred is a pure function of the stream and their ids, so a larger draw contains
     the smaller one. A class with too few samples gives all it has and the others fill up.
 

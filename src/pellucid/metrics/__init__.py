@@ -32,6 +32,7 @@ from ._frequency import FrequencyGroups, frequency_groups, group_accuracy
 from ._front import Front, FrontModel, hypervolume, pareto_front, rank_correlation
 from ._profile import RobustnessProfile, robustness_profile
 from ._robustness import RadiusAttack, RobustnessCurve, robustness_curve, robustness_evaluations
+from ._segmentation import IoU, Segmentation, confusion, confusions, iou, segmentation
 from ._trust import (
     SearchCheck,
     StepsCheck,
@@ -60,6 +61,7 @@ __all__ = [
     "Front",
     "FrontModel",
     "Geometry",
+    "IoU",
     "LayerPhase",
     "LossWatch",
     "NeuralCollapse",
@@ -69,6 +71,7 @@ __all__ = [
     "RobustnessCurve",
     "RobustnessProfile",
     "SearchCheck",
+    "Segmentation",
     "Similarity",
     "Slopes",
     "StepsCheck",
@@ -78,6 +81,8 @@ __all__ = [
     "classification",
     "collapse",
     "common_direction",
+    "confusion",
+    "confusions",
     "corrupted",
     "corruption_accuracy",
     "corruption_strength",
@@ -90,6 +95,7 @@ __all__ = [
     "history_row",
     "hypervolume",
     "initial_similarity",
+    "iou",
     "more_steps",
     "neural_collapse",
     "pareto_front",
@@ -100,6 +106,7 @@ __all__ = [
     "robustness_curve",
     "robustness_evaluations",
     "robustness_profile",
+    "segmentation",
     "similarity",
     "simplex_geometry",
     "slopes",

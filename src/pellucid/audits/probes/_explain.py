@@ -78,6 +78,8 @@ class Explain:
         Raises:
             DataError, BudgetError: settings that do not fit the subject.
         """
+        if subject.dense:
+            return Need(0, 0, skip="asks about one answer per image")
         part, _, players = self.prepared(subject)
         looks = len(part) if self.of == "predicted" else 0
         cost = looks + sum(cost_explanation(n, self.settings(n)) for n in players)

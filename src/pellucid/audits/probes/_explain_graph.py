@@ -93,6 +93,8 @@ class ExplainGraph:
         Raises:
             DataError, BudgetError: settings that do not fit the subject.
         """
+        if subject.dense:
+            return Need(0, 0, skip="asks about one answer per image")
         part, _, counts = self.prepared(subject)
         cost = sum(cost_and_or_graph(n) + (2**n * (3 * STEPS + 2) if self.learn_baseline else 0) for n in counts)
         if self.learn_baseline and is_text(subject):
