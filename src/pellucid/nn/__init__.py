@@ -8,7 +8,10 @@ from ._dot_regression import Balance, class_weights, dot_regression_loss
 from ._equilibrium import Equilibrium, VariationalDropout
 from ._etf import ETFHead, etf_head, simplex_etf, with_etf_head
 from ._fixed_point import Solution, attach_gradient, fixed_point
+from ._hamburger import Hamburger
 from ._jacobian import jacobian_norm, jacobian_penalty, spectral_radius
+from ._light_ham import LightHamHead
+from ._matrix_decomposition import Factors, MatrixDecomposition, Unrolled
 from ._neurons import IF, LIF, Surrogate
 from ._newton_krylov import SOLVERS, NewtonKrylov
 from ._solvers import Anderson, Broyden, Picard, Solver
@@ -31,8 +34,12 @@ __all__ = [
     "ConvergenceWarning",
     "ETFHead",
     "Equilibrium",
+    "Factors",
     "FeedbackSpiking",
+    "Hamburger",
     "Implicit",
+    "LightHamHead",
+    "MatrixDecomposition",
     "Neumann",
     "NewtonKrylov",
     "OneStep",
@@ -44,6 +51,7 @@ __all__ = [
     "SpectralBound",
     "SpikingInfo",
     "Surrogate",
+    "Unrolled",
     "VariationalDropout",
     "ascent_certificate",
     "attach_gradient",

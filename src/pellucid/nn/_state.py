@@ -147,7 +147,7 @@ class Cell:
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """Return a context without autocast."""
-    if not torch.is_autocast_enabled(device.type):
+    if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
 

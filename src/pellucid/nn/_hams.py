@@ -1,0 +1,107 @@
+"""Three ways to write features as a product of few atoms and their codes: X (d, n) ~ D C^T.
+
+X features, a column per position; D (d, r) atoms; C (n, r) codes. Leading axes are batches. Each has a `step`, which
+improves atoms and codes, and an `answer`, the codes that go with the atoms at the end; `keep` (b, n, 1) is 0 where a
+position is padding.
+
+With atoms and earlier codes as constants every `answer` keeps only them for the backward pass: it is written so that
+autograd's own gradient is the closed form of the one-step gradient.
+
+Source: Geng et al. 2021 (arXiv:2109.04553) and its authors' code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class NMF:
+    """Multiplicative updates of Lee and Seung for nonnegative features: the squared error never increases."""
+
+    inv_temperature: float = 1.0
+    eps: float = 1e-6
+    nonnegative: ClassVar[bool] = True
+
+    def step(self, x: Tensor, atoms: Tensor, codes: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Update the codes, then the atoms."""
+        codes = self._updated(codes, x.mT @ atoms, codes @ (atoms.mT @ atoms))
+        atoms = self._updated(atoms, x @ codes, atoms @ (codes.mT @ codes))
+        return atoms, codes
+
+    def answer(self, x: Tensor, atoms: Tensor, codes: Tensor, keep: Tensor | None) -> Tensor:
+        """Update the codes once more. The weights of the products are formed first: they hold no features, so with
+        constant atoms and codes the answer is linear in x."""
+        weights = codes / (codes @ (atoms.mT @ atoms) + self.eps)
+        return (x.mT @ atoms) * weights
+
+    def _updated(self, factor: Tensor, numerator: Tensor, denominator: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return factor * numerator / (denominator + self.eps)
+        return numerator.mul_(factor).div_(denominator.add_(self.eps))  # both are fresh: no more memory is needed
+
+
+@dataclass(frozen=True)
+class VQ:
+    """Soft k-means by cosine: an atom is the weighted mean of the features that are closest to it."""
+
+    inv_temperature: float = 100.0
+    eps: float = 1e-6
+    nonnegative: ClassVar[bool] = False
+
+    def step(self, x: Tensor, atoms: Tensor, codes: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Assign each position to atoms; then each atom becomes the mean of what is assigned to it."""
+        return x @ _shares(self, F.normalize(x, dim=-2), F.normalize(atoms, dim=-2, eps=self.eps), keep), codes
+
+    def answer(self, x: Tensor, atoms: Tensor, codes: Tensor, keep: Tensor | None) -> Tensor:
+        """Assign each position to atoms; the lengths of the features count as constants."""
+        # The lengths divide the products, not x: what is kept for the backward pass has no row of d numbers then.
+        lengths = torch.linalg.vector_norm(x.detach(), dim=-2)[..., None] + self.eps
+        cosines = (x.mT @ F.normalize(atoms, dim=-2, eps=self.eps)) / lengths
+        return _kept(F.softmax(self.inv_temperature * cosines, dim=-1), keep)
+
+
+@dataclass(frozen=True)
+class CD:
+    """Concept decomposition: spherical k-means finds the atoms, ridge regression on them gives the codes."""
+
+    inv_temperature: float = 100.0
+    eps: float = 1e-6
+    beta: float = 0.1
+    nonnegative: ClassVar[bool] = False
+
+    def step(self, x: Tensor, atoms: Tensor, codes: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Assign each position to atoms; then each atom becomes the direction of the mean of what is assigned to it."""
+        return F.normalize(x @ _shares(self, F.normalize(x, dim=-2), atoms, keep), dim=-2, eps=self.eps), codes
+
+    def answer(self, x: Tensor, atoms: Tensor, codes: Tensor, keep: Tensor | None) -> Tensor:
+        """Return X^T D (D^T D + beta)^-1: with constant atoms the layer is a fixed symmetric map of x."""
+        gram = atoms.mT @ atoms
+        gram = gram + self.beta * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+        # Not `cholesky`: it waits for the device to say whether all went well, and beta > 0 sees to that.
+        lower, _ = torch.linalg.cholesky_ex(gram)
+        return x.mT @ torch.cholesky_solve(atoms.mT, lower).mT
+
+
+Ham = NMF | VQ | CD
+"""One way to decompose."""
+
+
+def start_codes(ham: Ham, x: Tensor, atoms: Tensor) -> Tensor:
+    """Return the codes before the first step: a softmax over atoms of the inner products."""
+    return F.softmax(ham.inv_temperature * (x.mT @ atoms), dim=-1)
+
+
+def _shares(ham: VQ | CD, x: Tensor, atoms: Tensor, keep: Tensor | None) -> Tensor:
+    """Return how much each position counts in the mean that is an atom: (b, n, r)."""
+    shares = _kept(F.softmax(ham.inv_temperature * (x.mT @ atoms), dim=-1), keep)
+    return shares / (shares.sum(-2, keepdim=True) + ham.eps)
+
+
+def _kept(codes: Tensor, keep: Tensor | None) -> Tensor:
+    return codes if keep is None else codes * keep
