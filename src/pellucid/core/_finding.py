@@ -288,7 +288,57 @@ class Scatter(msgspec.Struct, frozen=True, kw_only=True, tag="scatter", forbid_u
     caption: str = ""
 
 
-Exhibit = Curve | Table | Heatmap | Gallery | Graph | Scatter
+class Overlay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One map that lies over a picture.
+
+    Args:
+        label: what it shows, in a word or two, such as "answer" or "atom 7".
+        values: uint8 `(h, w)`, stretched over the picture: strengths from 0 to 255, or numbers of classes.
+        caption: what is said of it while it is shown.
+        classes: whether values are numbers of the exhibit's classes, with 255 (`NOBODY`) where there is none.
+    """
+
+    label: str
+    values: np.ndarray
+    caption: str = ""
+    classes: bool = False
+
+
+class Overlaid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One image with the maps that lie over it.
+
+    Args:
+        pixels: uint8 `(H, W)` or `(H, W, 3)`.
+        title, caption: beside it.
+        overlays: in their order; the first is shown until another one is chosen.
+    """
+
+    pixels: np.ndarray
+    title: str
+    overlays: tuple[Overlay, ...]
+    caption: str = ""
+
+
+class Overlays(msgspec.Struct, frozen=True, kw_only=True, tag="overlays", forbid_unknown_fields=True):
+    """Images under maps: one map at a time to choose from, or all side by side.
+
+    Args:
+        title, caption: above and below it.
+        pictures: the images.
+        classes: names of the classes that maps of classes hold.
+        beside: whether the maps stand side by side beside their image; else one is chosen at a time.
+        strength: what 255 means in maps of strengths, such as "its largest value on these images".
+    """
+
+    title: str
+    pictures: tuple[Overlaid, ...]
+    classes: tuple[str, ...] = ()
+    beside: bool = False
+    strength: str = ""
+    caption: str = ""
+
+
+Exhibit = Curve | Table | Heatmap | Gallery | Graph | Scatter | Overlays
 
 
 _MOODS: dict[str, Mood] = {"fine": "good", "watch": "care", "weak": "bad"}
@@ -342,7 +392,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         reason: the rule that gave the level, and why that rule.
         advice: what to do next.
         measures: further numbers; comparisons join on their names too.
-        exhibits: curves, tables, heatmaps, galleries, graphs and scatters.
+        exhibits: curves, tables, heatmaps, galleries, graphs, scatters and overlays.
         provenance: seed, cost, samples, settings, versions.
         references: arXiv ids or other references of the method.
         cautions: what limits the answer, one sentence each.

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from pellucid.core import Exhibit, Finding, Level, Measure, Scatter
 
-from . import _figures, _format, _graph, _pictures, _scatter
+from . import _figures, _format, _graph, _overlays, _pictures, _scatter
 from ._bibliography import bibliography
 from ._report import Comparison, Difference, Planned, Report
 
@@ -205,6 +205,7 @@ def _environment() -> jinja2.Environment:
         "lead_of": lead,
         "number_of": number_of,
         "overlay_of": _pictures.overlay,
+        "overlays_of": _overlays.drawn_overlays,
         "per_row": per_row,
         "ruler_of": ruler,
         "scatter_of": _scatter.drawn_scatter,

@@ -27,6 +27,7 @@ from pellucid.core import (
     Heatmap,
     Measure,
     Number,
+    Overlays,
     Panel,
     Picture,
     RunError,
@@ -40,6 +41,7 @@ from pellucid.core import (
     write_tensors,
 )
 
+from ._overlays import overlays_problem
 from ._scatter import scatter_problem
 
 SCHEMA_VERSION = 1
@@ -340,6 +342,8 @@ def _problem(exhibit: Exhibit) -> str:
         return ""
     if isinstance(exhibit, Gallery):
         return next(filter(None, map(_picture_problem, exhibit.pictures)), "")
+    if isinstance(exhibit, Overlays):
+        return overlays_problem(exhibit)
     return scatter_problem(exhibit) if isinstance(exhibit, Scatter) else graph_problem(exhibit)
 
 

@@ -304,6 +304,16 @@
     show(null);
   });
 
+  // ---- images under maps: what is chosen on one image is chosen on all, as long as the box says so ----
+
+  document.querySelectorAll(".choosers").forEach((choosers) => {
+    const together = choosers.previousElementSibling.querySelector("input");
+    choosers.addEventListener("change", ({ target }) => {
+      if (!together.checked) return;
+      for (const other of choosers.querySelectorAll(`input[value="${target.value}"]`)) other.checked = true;
+    });
+  });
+
   // ---- table of contents: say where the reader is ----
 
   const links = [...document.querySelectorAll(".contents a")];
