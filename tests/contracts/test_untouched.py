@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from pellucid import attacks, audits, core, explain, games, metrics
 from pellucid.core import Stream, Subject
-from pellucid.nn import Equilibrium
+from pellucid.nn import Equilibrium, MatrixDecomposition
 
 PACKAGES = ("core", "games", "attacks", "metrics", "explain", "audits")
 
@@ -205,6 +205,10 @@ CALLS: dict[str, Case] = {
     ),
     "explain.equilibria": lambda s: explain.equilibria(_settling(s.model), s.x, s.y, few=2, batch_size=2, rng=s.rng),
     "explain.implicit_layers": lambda s: explain.implicit_layers(s.model),
+    "explain.concept_maps": lambda s: explain.concept_maps(
+        nn.Sequential(MatrixDecomposition(1, rank=1, init="ema"), s.model), s.x, batch_size=2
+    ),
+    "explain.decomposition_layers": lambda s: explain.decomposition_layers(s.model),
     "metrics.attacked": lambda s: metrics.attacked(s.model, s.x, s.y, _attack_at(0.1), rng=s.rng, batch_size=2),
     "metrics.feature_diversity": lambda s: metrics.feature_diversity(s.model, s.x, s.y, batch_size=2),
     "metrics.repeats": lambda s: metrics.repeats(s.model, s.x, batch_size=2),

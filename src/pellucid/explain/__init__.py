@@ -34,6 +34,8 @@ from ._components import (
     cost_perturbation_components,
     perturbation_components,
 )
+from ._concept_maps import ConceptMaps, concept_maps, decomposition_layers
+from ._concept_matches import ConceptMatches, match_concepts
 from ._concepts import and_or_graph, and_or_graph_of, concept_table, cost_and_or_graph
 from ._defences import (
     DETECTOR_RATIOS,
@@ -100,6 +102,8 @@ __all__ = [
     "BottleneckSpectrum",
     "Coalition",
     "Component",
+    "ConceptMaps",
+    "ConceptMatches",
     "ConceptSimilarity",
     "CorrectionRate",
     "EquilibriumView",
@@ -149,6 +153,7 @@ __all__ = [
     "check_explanation",
     "coalition_interactions",
     "compare_graphs",
+    "concept_maps",
     "concept_similarity",
     "concept_table",
     "correction_rate",
@@ -164,6 +169,7 @@ __all__ = [
     "cost_signed_order_curve",
     "cost_smooth_grad",
     "cutout",
+    "decomposition_layers",
     "dropout_weights",
     "equilibria",
     "exact_bottleneck",
@@ -182,6 +188,7 @@ __all__ = [
     "learn_baseline",
     "low_pass",
     "map_iou",
+    "match_concepts",
     "order_detector",
     "orders_of",
     "pair_attack_orders",
