@@ -11,9 +11,11 @@ from ._fixed_point import Solution, attach_gradient, fixed_point
 from ._hamburger import Hamburger
 from ._jacobian import jacobian_norm, jacobian_penalty, spectral_radius
 from ._light_ham import LightHamHead
+from ._light_ham_weights import light_ham_from_mmseg
 from ._matrix_decomposition import Factors, MatrixDecomposition, Unrolled
 from ._neurons import IF, LIF, Surrogate
 from ._newton_krylov import SOLVERS, NewtonKrylov
+from ._replace_attention import HamAttention, ReplacedModule, Replacement, replace_attention
 from ._solvers import Anderson, Broyden, Picard, Solver
 from ._spectral_bound import SpectralBound, operator_norm
 from ._spiking import FeedbackSpiking, Simulation, SpikingInfo
@@ -36,6 +38,7 @@ __all__ = [
     "Equilibrium",
     "Factors",
     "FeedbackSpiking",
+    "HamAttention",
     "Hamburger",
     "Implicit",
     "LightHamHead",
@@ -45,6 +48,8 @@ __all__ = [
     "OneStep",
     "Phantom",
     "Picard",
+    "ReplacedModule",
+    "Replacement",
     "Simulation",
     "Solution",
     "Solver",
@@ -63,9 +68,11 @@ __all__ = [
     "insert_norm",
     "jacobian_norm",
     "jacobian_penalty",
+    "light_ham_from_mmseg",
     "min_phantom_steps",
     "models",
     "operator_norm",
+    "replace_attention",
     "simplex_etf",
     "spectral_radius",
     "with_etf_head",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -13,7 +14,9 @@ from torch.nn import functional as F
 from ._matrix_decomposition import MatrixDecomposition, flatten, kept, unflatten
 
 Variant = Literal["v1", "v2", "v2+"]
-Norm = Literal["batch", "group", "layer", "none"]
+Norm = Literal["batch", "group", "layer", "none"] | Callable[[int], nn.Module]
+"""A name, or what makes a normalization of (B, C, N) features from their number."""
+NORMS = ("batch", "group", "layer", "none")
 GROUPS = 32
 
 
@@ -31,8 +34,10 @@ def normalization(kind: Norm, channels: int) -> nn.Module:
     Raises:
         ValueError: an unknown name, or channels that 32 groups do not divide.
     """
-    if kind not in get_args(Norm):
-        raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, got {kind!r}")
+    if not isinstance(kind, str):
+        return kind(channels)
+    if kind not in NORMS:
+        raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {kind!r}")
     if kind == "group" and channels % GROUPS:
         raise ValueError(f'norm="group" makes {GROUPS} groups of channels, which do not divide {channels}')
     if kind == "group":
@@ -55,7 +60,7 @@ class Hamburger(nn.Module):
             `relu` of an "nmf" is switched on.
         variant: "v1", "v2" or "v2+".
         norm: "batch", "group" (32 groups), "layer" (the channels of each position) or "none". With a padding mask it
-            must not mix positions: "layer" or "none".
+            must not mix positions: "layer" or "none". Or what makes one from a number of channels.
         post_relu: end with a ReLU, as the authors' code does; the paper writes none.
 
     Raises:

@@ -28,7 +28,7 @@ class LightHamHead(nn.Module):
         num_classes: of the answer.
         width: channels of the Hamburger; `channels`, if not given.
         context: what mixes the positions of (B, width, H, W), in place of the Hamburger (nmf, 16 atoms).
-        norm: "group" (32 groups), "batch", "layer" or "none".
+        norm: "group" (32 groups), "batch", "layer" or "none", or what makes one from a number of channels.
         dropout: share of the maps that are dropped before the classes.
         align_corners: of the bilinear enlargement.
 
