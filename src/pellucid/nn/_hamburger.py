@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,8 +12,8 @@ from torch.nn import functional as F
 
 from ._matrix_decomposition import MatrixDecomposition, flatten, kept, unflatten
 
-Variant = Literal["v1", "v2", "v2+"]
-Norm = Literal["batch", "group", "layer", "none"] | Callable[[int], nn.Module]
+VARIANTS = ("v1", "v2", "v2+")
+Norm = str | Callable[[int], nn.Module]
 """A name, or what makes a normalization of (B, C, N) features from their number."""
 NORMS = ("batch", "group", "layer", "none")
 GROUPS = 32
@@ -42,7 +41,8 @@ def normalization(kind: Norm, channels: int) -> nn.Module:
         raise ValueError(f'norm="group" makes {GROUPS} groups of channels, which do not divide {channels}')
     if kind == "group":
         return nn.GroupNorm(GROUPS, channels)
-    return {"batch": nn.BatchNorm1d, "layer": ChannelNorm}[kind](channels) if kind != "none" else nn.Identity()
+    makers: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm1d, "layer": ChannelNorm, "none": nn.Identity}
+    return makers[kind](channels)
 
 
 class Hamburger(nn.Module):
@@ -79,13 +79,13 @@ class Hamburger(nn.Module):
         channels: int,
         ham: MatrixDecomposition | None = None,
         *,
-        variant: Variant = "v1",
+        variant: str = "v1",
         norm: Norm = "batch",
         post_relu: bool = True,
     ) -> None:
         super().__init__()
-        if variant not in get_args(Variant):
-            raise ValueError(f"variant must be one of {', '.join(get_args(Variant))}, got {variant!r}")
+        if variant not in VARIANTS:
+            raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
         self.channels, self.variant, self.post_relu, self.norm_kind = channels, variant, post_relu, norm
         ham = ham or MatrixDecomposition(channels)
         ham.relu = ham.relu or ham.kind == "nmf"

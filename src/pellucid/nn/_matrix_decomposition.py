@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,9 +17,9 @@ from ._backwards import OneStep, Phantom
 from ._hams import CD, NMF, VQ, Ham, start_codes
 from ._state import full_precision
 
-Kind = Literal["nmf", "vq", "cd"]
-Axis = Literal["spatial", "channel"]
-Init = Literal["fixed", "random", "learned", "ema"]
+KINDS = ("nmf", "vq", "cd")
+AXES = ("spatial", "channel")
+INITS = ("fixed", "random", "learned", "ema")
 
 Watch = Callable[[Tensor, Tensor], None]
 
@@ -48,7 +47,7 @@ class Factors:
     codes: Float[Tensor, "b s n r"]
     residual: Float[Tensor, "b s steps"]
     shape: tuple[int, ...]
-    axis: Axis = "spatial"
+    axis: str = "spatial"
 
     @property
     def maps(self) -> Tensor:
@@ -137,12 +136,12 @@ class MatrixDecomposition(nn.Module):
         channels: int,
         rank: int = 64,
         *,
-        kind: Kind = "nmf",
+        kind: str = "nmf",
         steps: int = 6,
         eval_steps: int | None = None,
         heads: int = 1,
-        axis: Axis = "spatial",
-        init: Init = "fixed",
+        axis: str = "spatial",
+        init: str = "fixed",
         backward: OneStep | Phantom | Unrolled | None = None,
         inv_temperature: float | None = None,
         beta: float = 0.1,
@@ -158,7 +157,7 @@ class MatrixDecomposition(nn.Module):
         self.steps, self.eval_steps = steps, eval_steps
         self.backward = backward
         sharp = (1.0 if kind == "nmf" else 100.0) if inv_temperature is None else inv_temperature
-        hams: dict[Kind, Ham] = {"nmf": NMF(sharp, eps), "vq": VQ(sharp, eps), "cd": CD(sharp, eps, beta)}
+        hams: dict[str, Ham] = {"nmf": NMF(sharp, eps), "vq": VQ(sharp, eps), "cd": CD(sharp, eps, beta)}
         self._ham = hams[kind]
         start = self._seeded(channels // heads) if axis == "spatial" and init != "random" else None
         if init == "learned" and start is not None:
@@ -366,9 +365,9 @@ def _check(channels: int, rank: int, heads: int, steps: int, eval_steps: int | N
 
 def _check_names(kind: object, axis: object, init: object, backward: object) -> None:
     for name, value, known in (
-        ("kind", kind, get_args(Kind)),
-        ("axis", axis, get_args(Axis)),
-        ("init", init, get_args(Init)),
+        ("kind", kind, KINDS),
+        ("axis", axis, AXES),
+        ("init", init, INITS),
     ):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
