@@ -1,6 +1,6 @@
 """What does a PGD step cost beyond its pass forward and back, on a network that takes 20 ms and more a step?
 
-    python benchmarks/bench_attack_step.py [--rounds 15] [--batch 8] [--width 56] [--steps 20] [--note] [--device cpu]
+    python benchmarks/bench_attack_step.py [--rounds 15] [--batch 8] [--width 96] [--steps 20] [--note] [--device cpu]
 
 (a step) What one gradient step adds to its pass forward and back, in milliseconds: the second half of an attack of
 twice the steps minus as many bare passes, on one linear layer, where next to nothing else takes time; and that over one
@@ -81,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--width", type=int, default=56)
+    parser.add_argument("--width", type=int, default=96)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--note", action="store_true", help="write a dated note to benchmarks/results")
