@@ -12,20 +12,27 @@ if TYPE_CHECKING:
 
 def list_data() -> int:
     """List the data sets Pellucid knows and whether they are here."""
-    from pellucid.data import NAMED, SimulatedNMNIST, SyntheticGraphs, SyntheticImages, SyntheticTable
+    from pellucid.data import (
+        NAMED,
+        SimulatedNMNIST,
+        SyntheticGraphs,
+        SyntheticImages,
+        SyntheticScenes,
+        SyntheticTable,
+    )
 
     rows = [(name, facts.summary, facts.license, _where(facts)) for name, facts in NAMED.items()]
     images, plain = SyntheticImages(), SyntheticTable()
     what = f"{images.n} + {images.n} gray images {images.size} x {images.size}, {images.classes} classes"
     rows.append(("synthetic-images", what, "-", "made when asked for"))
+    scenes = SyntheticScenes()
+    what = f"{scenes.n} + {scenes.n} color images {scenes.size} x {scenes.size} with masks, 3 classes"
+    rows.append(("synthetic-scenes", what, "-", "made when asked for"))
     what = f"{plain.n} + {plain.n} rows of {plain.features} features, 2 classes"
     rows.append(("synthetic-table", what, "-", "made when asked for"))
     chains = SyntheticGraphs()
     what = f"{chains.n} + {chains.n} chains of {chains.nodes} nodes as graphs, 2 classes"
     rows.append(("synthetic-graphs", what, "-", "made when asked for"))
-    events = SimulatedNMNIST()
-    what = f"{events.train:,} + {events.test:,} frames of events from digits, simulated from mnist, 10 classes"
-    rows.append(("simulated-n-mnist", what, "CC BY-SA 3.0", "made when asked for, from mnist"))
     events = SimulatedNMNIST()
     what = f"{events.train:,} + {events.test:,} frames of events from digits, simulated from mnist, 10 classes"
     rows.append(("simulated-n-mnist", what, "CC BY-SA 3.0", "made when asked for, from mnist"))

@@ -46,7 +46,10 @@ def train(
     except KeyboardInterrupt:
         warn("interrupted; the same command goes on from the end of the last whole epoch")
         return 130
-    rows = [(entry["label"], entry["value"], entry["low"], entry["high"]) for entry in run.card["figures"]]
+    rows = [
+        (entry["label"], *("" if entry[key] is None else entry[key] for key in ("value", "low", "high")))
+        for entry in run.card["figures"]
+    ]
     say(table(("measured on the test split", "value", "low", "high"), rows))
     say(f"The run is in {out}.")
     if export is not None:

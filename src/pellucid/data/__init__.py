@@ -3,6 +3,8 @@
 from ._arrays import Arrays
 from ._arrow import HuggingFace, Parquet
 from ._augment import Augment
+from ._blue_marble import BlueMarble
+from ._brain_slices import BrainSlices
 from ._cifar import CIFAR10, CIFARFiles
 from ._csv import CSV
 from ._download import DOWNLOADS, NAMED, download, verify
@@ -29,9 +31,11 @@ from ._scikit_learn import BreastCancer, Digits, Iris, Wine
 from ._synthetic import (
     SyntheticGraphs,
     SyntheticImages,
+    SyntheticScenes,
     SyntheticTable,
     synthetic_graphs,
     synthetic_images,
+    synthetic_scenes,
     synthetic_table,
 )
 from ._texts import Texts
@@ -49,6 +53,8 @@ __all__ = [
     "AnySource",
     "Arrays",
     "Augment",
+    "BlueMarble",
+    "BrainSlices",
     "BreastCancer",
     "CIFARFiles",
     "Digits",
@@ -70,6 +76,7 @@ __all__ = [
     "SimulatedNMNIST",
     "SyntheticGraphs",
     "SyntheticImages",
+    "SyntheticScenes",
     "SyntheticTable",
     "Texts",
     "WebArchive",
@@ -93,6 +100,7 @@ __all__ = [
     "simulate_saccades",
     "synthetic_graphs",
     "synthetic_images",
+    "synthetic_scenes",
     "synthetic_table",
     "take",
     "unit",

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import msgspec
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from msgspec import Meta
 from torch import Tensor
 from torch.nn import functional as F
 
-from pellucid.core import Stream
+from pellucid.core import IGNORED, Stream
 
 
 class Augment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,6 +59,23 @@ class Augment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             x: images.
             rng: bound to the samples' ids.
         """
+        return self._moved(x, rng, 0)
+
+    def both(
+        self, x: Float[Tensor, "b c h w"], masks: Int[Tensor, "b h w"], *, rng: Stream
+    ) -> tuple[Float[Tensor, "b c h w"], Int[Tensor, "b h w"]]:
+        """Return changed images, and their masks mirrored and shifted with them.
+
+        The black that a shift brings in has no label.
+
+        Args:
+            x: images; they become what they become without masks.
+            masks: a class for every pixel.
+            rng: bound to the samples' ids.
+        """
+        return self._moved(x, rng, 0), self._moved(masks[:, None], rng, IGNORED)[:, 0]
+
+    def _moved(self, x: Tensor, rng: Stream, fill: int) -> Tensor:
         count, _, height, width = x.shape
         device = x.device
         rows, columns = torch.arange(height, device=device)[None], torch.arange(width, device=device)[None]
@@ -66,7 +83,7 @@ class Augment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             mirrored = rng.child("flip").integers(2, (count, 1), device=device).bool()
             columns = torch.where(mirrored, columns.flip(1), columns)
         if self.crop:
-            x = F.pad(x, [self.crop] * 4)
+            x = F.pad(x, [self.crop] * 4, value=fill)
             shift = rng.child("crop").integers(2 * self.crop + 1, (count, 2), device=device)
             rows, columns = rows + shift[:, :1], columns + shift[:, 1:]
         places = (rows[:, :, None] * x.shape[3] + columns[:, None, :]).reshape(-1, 1, height * width)

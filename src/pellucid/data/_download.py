@@ -7,6 +7,8 @@ from pathlib import Path
 
 from pellucid.core import DataError, OnStep, first_line, nearest, silent
 
+from ._blue_marble import BlueMarble
+from ._brain_slices import BrainSlices
 from ._cifar import CIFAR10
 from ._facts import Facts
 from ._fashion_mnist import FashionMNIST
@@ -19,7 +21,17 @@ from ._places import cache
 from ._scikit_learn import BreastCancer, Digits, Iris, Wine, verify_arrays
 from ._worm_connectome import WormConnectome
 
-_FETCHED = (FashionMNIST, MNIST, CIFAR10, MovieSnippets, Mutag, WormConnectome, MovieLens)
+_FETCHED = (
+    FashionMNIST,
+    MNIST,
+    CIFAR10,
+    BlueMarble,
+    BrainSlices,
+    MovieSnippets,
+    Mutag,
+    WormConnectome,
+    MovieLens,
+)
 _SETS = (*_FETCHED, Digits, Iris, Wine, BreastCancer)
 
 NAMED = {source.facts.name: source.facts for source in _SETS}

@@ -12,6 +12,8 @@ from pellucid.core import DataError, DataMissing, Dataset, nearest, path_kind, s
 
 from ._arrays import Arrays
 from ._arrow import HuggingFace, Parquet
+from ._blue_marble import BlueMarble
+from ._brain_slices import BrainSlices
 from ._cifar import CIFAR10, CIFARFiles, binary_files
 from ._csv import CSV
 from ._fashion_mnist import FashionMNIST, load_sample
@@ -27,7 +29,7 @@ from ._n_mnist import NMNIST, SimulatedNMNIST, holds_recordings
 from ._rows import spread
 from ._sample import take, unit
 from ._scikit_learn import BreastCancer, Digits, Iris, Wine
-from ._synthetic import SyntheticGraphs, SyntheticImages, SyntheticTable
+from ._synthetic import SyntheticGraphs, SyntheticImages, SyntheticScenes, SyntheticTable
 from ._texts import TEXT_SUFFIXES, Texts, holds_texts
 from ._worm_connectome import WormConnectome
 
@@ -35,6 +37,8 @@ NamedSource = (
     FashionMNIST
     | MNIST
     | CIFAR10
+    | BlueMarble
+    | BrainSlices
     | MovieSnippets
     | Mutag
     | WormConnectome
@@ -43,8 +47,8 @@ NamedSource = (
     | Wine
     | BreastCancer
     | SimulatedNMNIST
-    | SimulatedNMNIST
     | SyntheticImages
+    | SyntheticScenes
     | SyntheticTable
     | SyntheticGraphs
 )
@@ -192,8 +196,6 @@ def _folder_kind(path: Path) -> str:
         return "csv"
     if any(next(path.glob(f"{split}*.parquet"), None) for split in ("train", "test")):
         return "parquet"
-    if holds_recordings(path):
-        return "n-mnist"
     if holds_recordings(path):
         return "n-mnist"
     if idx_files(path):

@@ -8,7 +8,7 @@ import msgspec
 import torch
 from msgspec import Meta
 
-from pellucid.core import DataError, Dataset, Stream
+from pellucid.core import IGNORED, DataError, Dataset, Stream
 
 from ._graphs import pack_graphs
 
@@ -32,6 +32,40 @@ def synthetic_images(n: int, *, rng: Stream, classes: int = 4, size: int = 12, c
         labels,
         class_names=tuple(f"bar {k}" for k in range(classes)),
         name="synthetic-images",
+        modality="image",
+        ids=ids,
+    )
+
+
+def synthetic_scenes(n: int, *, rng: Stream, size: int = 32, noise: float = 0.3) -> Dataset:
+    """Return `n` noisy color images `(n, 3, size, size)` of a sea with one round island, and on it a round lake.
+
+    Sea and lake have the same color, so a pixel alone cannot tell them apart: the lake is what lies in the land. Each
+    pixel has a class, but for those of a thin border between them, which are `IGNORED`.
+    """
+    if size < 16:
+        raise DataError(f"an island with a lake needs 16 pixels or more, got {size}")
+    ids = torch.arange(n)
+    rng = rng.at(ids)
+    drawn = rng.child("places").uniform((n, 6))[:, :, None, None]
+    places = (torch.arange(size) + 0.5) / size
+    down, across = places[None, :, None], places[None, None, :]
+    radius = 0.2 + 0.15 * drawn[:, 0]
+    y, x = radius + (1 - 2 * radius) * drawn[:, 1], radius + (1 - 2 * radius) * drawn[:, 2]
+    shore = (down - y) ** 2 + (across - x) ** 2 - radius**2
+    inner = radius * (0.3 + 0.3 * drawn[:, 3])
+    free = 0.6 * (radius - inner)
+    bank = (down - y - free * (drawn[:, 4] - 0.5)) ** 2 + (across - x - free * (drawn[:, 5] - 0.5)) ** 2 - inner**2
+    masks = torch.where(bank < 0, 2, torch.where(shore < 0, 1, 0))
+    color = torch.tensor([[0.2, 0.3, 0.6], [0.5, 0.5, 0.3], [0.2, 0.3, 0.6]])[masks].permute(0, 3, 1, 2)
+    grain = rng.child("pixels").uniform((n, 3, size, size))
+    thin = 0.004
+    masks = masks.where((shore.abs() > thin) & (bank.abs() > thin), IGNORED)
+    return Dataset(
+        (color + noise * (grain - 0.5)).clamp(0, 1),
+        masks,
+        class_names=("sea", "land", "lake"),
+        name="synthetic-scenes",
         modality="image",
         ids=ids,
     )
@@ -117,6 +151,22 @@ class SyntheticImages(
         """Return the split; each name of a split gives its own draw."""
         rng = Stream(self.seed).child("synthetic", split)
         return synthetic_images(self.n, rng=rng, classes=self.classes, size=self.size, channels=self.channels)
+
+
+class SyntheticScenes(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="synthetic-scenes"
+):
+    """`synthetic_scenes` as a source; `n` training images and as many for the test."""
+
+    n: Count = 256
+    size: Annotated[int, Meta(ge=16)] = 32
+    noise: Annotated[float, Meta(ge=0)] = 0.3
+    seed: int = 0
+
+    def load(self, split: str) -> Dataset:
+        """Return the split; each name of a split gives its own draw."""
+        rng = Stream(self.seed).child("synthetic", split)
+        return synthetic_scenes(self.n, rng=rng, size=self.size, noise=self.noise)
 
 
 class SyntheticTable(

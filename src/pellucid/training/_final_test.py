@@ -16,6 +16,7 @@ from pellucid.data import sample, unit
 from pellucid.metrics import frequency_groups
 
 from ._attack import AttackSettings
+from ._dense import dense_test
 from ._parallel import Parallel
 from ._recipe import FinalTest
 
@@ -45,10 +46,16 @@ def final_test(
 ) -> list[dict[str, Any]]:
     """Return figures of a model card: accuracy, and accuracy under the recipe's attacks, with Wilson intervals.
 
+    Of images with a class for every pixel they are those of `dense_test`.
+
     Where the rarest class has at most a fifth of the training samples of the most frequent one (`class_counts`), the
     accuracy of frequent, medium and rare classes is given too.
     """
     dataset, what = _limited(dataset, test.limit)
+    if dataset.dense:
+        return dense_test(
+            model, dataset, what=what, batch_size=test.batch_size, parallel=parallel, rng=rng, on_step=on_step
+        )
     passes = [_Pass("accuracy", f"clean accuracy, {what}", None)]
     if test.attack is not None:
         name = f"robust_accuracy[{test.attack.budget}]"

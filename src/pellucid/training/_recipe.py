@@ -15,6 +15,7 @@ from pellucid.core import DataError, RecipeError, path_kind, read_setting, read_
 from pellucid.data import AnySource, Augment, LongTail
 from pellucid.nn.models import (
     AlexNetSettings,
+    ContextCNNSettings,
     FeedbackSpikingSettings,
     ImplicitConvSettings,
     ImplicitGraphSettings,
@@ -23,6 +24,7 @@ from pellucid.nn.models import (
     MLPSettings,
     ResNet32Settings,
     ResNetSettings,
+    SegmenterSettings,
     SmallCNNSettings,
     TextCNNSettings,
 )
@@ -99,10 +101,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         | ImplicitConvSettings
         | ImplicitGraphSettings
         | ImplicitTextSettings
+        | ContextCNNSettings
         | MDEQSettings
         | MLPSettings
         | ResNetSettings
         | ResNet32Settings
+        | SegmenterSettings
         | TextCNNSettings
     )
     data: AnySource

@@ -166,7 +166,8 @@ def write_card(
         "name": recipe.name,
         "architecture": settings["model"],
         "parameters": sum(tensor.numel() for tensor in read_tensors(weights).values()),
-        "task": f"{dataset.modality} classification, {len(dataset.class_names)} classes",
+        "task": f"{dataset.modality} {'segmentation' if dataset.dense else 'classification'}, "
+        f"{len(dataset.class_names)} classes",
         "class_names": list(dataset.class_names),
         "bounds": None if dataset.bounds is None else list(dataset.bounds),
         "input_shape": list(dataset.inputs.shape[1:]),

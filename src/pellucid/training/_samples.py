@@ -21,6 +21,11 @@ def training_samples(recipe: Recipe) -> Dataset:
     data = recipe.data.load("train")
     if recipe.limit is not None and recipe.limit < len(data):
         data = sample(data, recipe.limit, rng=Stream(0).child("limit"))  # not the recipe's seed: seeds shall compare
+    for key, given in (("long_tail", recipe.long_tail), ("held_out", recipe.held_out)):
+        if given and data.dense:
+            raise RecipeError(
+                f"{key} chooses by the class of an image, but every pixel has one in {data.name}; leave it out"
+            )
     if recipe.long_tail is None:
         return data
     try:

@@ -39,6 +39,7 @@ from pellucid.data import unit
 from . import _checkpoint as checkpoint
 from . import _temperature as temperature
 from ._checkpoint import Position
+from ._dense import check_dense
 from ._events import Event, OnEvent, unheard
 from ._final_test import final_test
 from ._parallel import Parallel
@@ -209,9 +210,14 @@ class _Training:
         """Return samples as they go through this step, images moved."""
         ids, here = self.data.ids[rows], rows.to(self.parallel.device)  # ids stay on the CPU, where streams want them
         inputs = unit(self.data.inputs[here])
+        labels = self.data.labels[here]
         if self.recipe.augment:
-            inputs = self.recipe.augment(inputs, rng=rng.child("augment").at(ids))
-        return Batch(inputs, self.data.labels[here], ids)
+            stream = rng.child("augment").at(ids)
+            if self.data.dense:
+                inputs, labels = self.recipe.augment.both(inputs, labels, rng=stream)
+            else:
+                inputs = self.recipe.augment(inputs, rng=stream)
+        return Batch(inputs, labels, ids)
 
     def _mixed(self, batch: Batch, rows: Tensor, rng: Stream) -> Batch:
         """Mix each sample with one of the whole batch's rows, whichever process has it."""
@@ -228,7 +234,8 @@ class _Training:
             self._tell("test", done, total, self.recipe.epochs - 1)
 
         said = temperature.fit(self.model, self.held, batch_size=self.recipe.test.batch_size)
-        rng, counts = Stream(self.recipe.seed).child("test"), class_counts(self.data).tolist()
+        rng = Stream(self.recipe.seed).child("test")
+        counts = [] if self.data.dense else class_counts(self.data).tolist()
         figures = final_test(
             self.model,
             self.test,
@@ -297,6 +304,8 @@ def _check_fit(recipe: Recipe, model: nn.Module, data: Dataset, parallel: Parall
         raise RecipeError(f"keep names epoch {max(recipe.keep)}, but there are only {recipe.epochs} epochs")
     if recipe.augment and data.inputs.ndim != 4:
         raise RecipeError(f"augment changes images, but {data.name} has inputs of shape {tuple(data.inputs.shape[1:])}")
+    if data.dense:
+        check_dense(recipe, data)
     if recipe.augment.mixup:
         _check_mixing(recipe, data)
     if recipe.held_out:
@@ -315,9 +324,17 @@ def _check_fit(recipe: Recipe, model: nn.Module, data: Dataset, parallel: Parall
     except RuntimeError as error:
         shape = tuple(data.inputs.shape[1:])
         raise RecipeError(f"the model cannot read inputs of shape {shape}: {str(error).splitlines()[0]}") from error
-    if logits.shape != (len(data.inputs[:2]), len(data.class_names)):
+    few = len(data.inputs[:2])
+    if (logits.ndim == 4) != data.dense or (data.dense and logits.shape[2:] != data.labels.shape[1:]):
+        asked = "every pixel has a class" if data.dense else "each image has one class"
+        kind = recipe.to_dict()["model"]["kind"]
+        hint = 'use model.kind = "segmenter"' if data.dense else "use a classifier"
         raise RecipeError(
-            f"the model gives {logits.shape[-1]} logits but {data.name} has {len(data.class_names)} classes"
+            f'{asked} in {data.name}, but model.kind = "{kind}" gives logits of shape {tuple(logits.shape)}; {hint}'
+        )
+    if logits.shape[:2] != (few, len(data.class_names)):
+        raise RecipeError(
+            f"the model gives {logits.shape[1]} logits but {data.name} has {len(data.class_names)} classes"
         )
 
 

@@ -2,6 +2,7 @@
 
 from ._alexnet import AlexNet, AlexNetSettings
 from ._build import MODELS, build
+from ._context_cnn import ContextCNN, ContextCNNSettings
 from ._feedback_spiking import FeedbackSpikingNet, FeedbackSpikingSettings
 from ._implicit import BackwardSettings, SolverSettings
 from ._implicit_conv import ImplicitConv, ImplicitConvSettings
@@ -11,6 +12,7 @@ from ._mdeq import MDEQ, MDEQSettings
 from ._mlp import MLP, MLPSettings
 from ._resnet import ResNet, ResNetSettings
 from ._resnet32 import ResNet32, ResNet32Settings
+from ._segmenter import Segmenter, SegmenterSettings
 from ._small_cnn import SmallCNN, SmallCNNSettings
 from ._text_cnn import TextCNN, TextCNNSettings
 
@@ -21,6 +23,8 @@ __all__ = [
     "AlexNet",
     "AlexNetSettings",
     "BackwardSettings",
+    "ContextCNN",
+    "ContextCNNSettings",
     "FeedbackSpikingNet",
     "FeedbackSpikingSettings",
     "ImplicitConv",
@@ -35,6 +39,8 @@ __all__ = [
     "ResNet32",
     "ResNet32Settings",
     "ResNetSettings",
+    "Segmenter",
+    "SegmenterSettings",
     "SmallCNN",
     "SmallCNNSettings",
     "SolverSettings",

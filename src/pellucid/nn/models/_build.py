@@ -11,6 +11,7 @@ from torch import nn
 from pellucid.core import ModelError
 
 from ._alexnet import AlexNetSettings
+from ._context_cnn import ContextCNNSettings
 from ._feedback_spiking import FeedbackSpikingSettings
 from ._implicit_conv import ImplicitConvSettings
 from ._implicit_graph import ImplicitGraphSettings
@@ -19,11 +20,13 @@ from ._mdeq import MDEQSettings
 from ._mlp import MLPSettings
 from ._resnet import ResNetSettings
 from ._resnet32 import ResNet32Settings
+from ._segmenter import SegmenterSettings
 from ._small_cnn import SmallCNNSettings
 from ._text_cnn import TextCNNSettings
 
 AnyNetwork = (
     AlexNetSettings
+    | ContextCNNSettings
     | FeedbackSpikingSettings
     | ImplicitConvSettings
     | ImplicitGraphSettings
@@ -32,6 +35,7 @@ AnyNetwork = (
     | MLPSettings
     | ResNetSettings
     | ResNet32Settings
+    | SegmenterSettings
     | SmallCNNSettings
     | TextCNNSettings
 )
@@ -39,6 +43,7 @@ AnyNetwork = (
 MODELS: Mapping[str, type[AnyNetwork]] = MappingProxyType(
     {
         "alexnet-cifar": AlexNetSettings,
+        "context-cnn": ContextCNNSettings,
         "feedback-spiking": FeedbackSpikingSettings,
         "implicit-conv": ImplicitConvSettings,
         "implicit-graph": ImplicitGraphSettings,
@@ -47,6 +52,7 @@ MODELS: Mapping[str, type[AnyNetwork]] = MappingProxyType(
         "mlp": MLPSettings,
         "resnet18-cifar": ResNetSettings,
         "resnet32-cifar": ResNet32Settings,
+        "segmenter": SegmenterSettings,
         "small-cnn": SmallCNNSettings,
         "text-cnn": TextCNNSettings,
     }

@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pellucid.core import Batch, Dataset
+from pellucid.core import IGNORED, Batch, Dataset
+
+from .._parallel import averaged
 
 
 def mixed(loss: Callable[[Tensor], Tensor], batch: Batch) -> Float[Tensor, " b"]:
@@ -24,21 +26,34 @@ def mixed(loss: Callable[[Tensor], Tensor], batch: Batch) -> Float[Tensor, " b"]
 
 
 def accuracy(logits: Tensor, batch: Batch) -> Tensor:
-    """Return the share of right answers; of a mix each label counts as much as its sample."""
+    """Return the share of right answers, among labelled pixels where these have labels.
+
+    Of a mix each label counts as much as its sample.
+    """
     answers = logits.detach().argmax(1)
+    if batch.labels.ndim == 3:
+        known = batch.labels != IGNORED
+        right = (answers == batch.labels) & known
+        return right.sum() / averaged(known.sum().float()).clamp_min(1)
     return mixed(lambda labels: (answers == labels).float(), batch).mean()
 
 
 def counts_of(data: Dataset) -> tuple[int, ...]:
-    """Return how many samples each class of a data set has.
+    """Return how many samples each class of a data set has; of masks, how many pixels.
 
     Raises:
         ValueError: a class has none.
     """
-    held = torch.bincount(data.labels.cpu(), minlength=len(data.class_names)).tolist()
+    held = torch.bincount(data.labels[data.labels != IGNORED].cpu(), minlength=len(data.class_names)).tolist()
     if 0 in held:
-        raise ValueError(f"class {held.index(0)} has no training samples, so it cannot be weighted by their number")
+        what = "pixels" if data.dense else "samples"
+        raise ValueError(f"class {held.index(0)} has no training {what}, so it cannot be weighted by their number")
     return tuple(held)
+
+
+def along(values: Float[Tensor, " k"], logits: Tensor) -> Tensor:
+    """Return one value per class so that it goes with the second axis of logits `(b, k, ...)`."""
+    return values.view(-1, *[1] * (logits.ndim - 2))
 
 
 def on(counts: tuple[int, ...], like: Tensor) -> Int[Tensor, " k"]:

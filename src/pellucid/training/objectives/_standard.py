@@ -10,16 +10,20 @@ from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pellucid.core import Batch, Dataset, Stream
+from pellucid.core import IGNORED, Batch, Dataset, Stream
 from pellucid.nn import Balance, class_weights
 
-from ._mixed import accuracy, counts_of, mixed, on
+from .._parallel import averaged
+from ._mixed import accuracy, along, counts_of, mixed, on
 
 Count = Annotated[int, Meta(ge=1)]
 
 
 class Standard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="standard"):
     """Cross entropy on the samples as they are: the term `clean`, with `accuracy` logged.
+
+    Where every pixel has a class, the mean is over all pixels that have one, and numbers of samples are numbers of
+    pixels; pixels without a label (`core.IGNORED`) have no gradient.
 
     Args:
         label_smoothing: share of the label that is spread evenly over all classes.
@@ -36,6 +40,7 @@ class Standard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     counts: tuple[Count, ...] = ()
 
     mixes: ClassVar[bool] = True
+    dense: ClassVar[bool] = True
 
     def fitted(self, data: Dataset) -> Standard:
         """Return the objective with the numbers of this training set, where it needs them.
@@ -57,7 +62,9 @@ class Standard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.logit_adjustment:
             if counts is None:
                 raise ValueError("logit_adjustment needs the training data: call fitted(dataset) first, or give counts")
-            logits = logits + self.logit_adjustment * (counts / counts.sum()).log()
+            logits = logits + self.logit_adjustment * along(counts / counts.sum(), logits).log()
+        if batch.labels.ndim == 3:
+            return self._of_pixels(logits, batch.labels, counts)
         if self.class_balance == "none" and batch.others is None:
             return F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
         weights = class_weights(batch.labels, self.class_balance, n_classes=logits.shape[1], counts=counts)
@@ -67,3 +74,15 @@ class Standard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             return each * weights[labels]
 
         return mixed(loss, batch).mean()
+
+    def _of_pixels(self, logits: Tensor, labels: Tensor, counts: Tensor | None) -> Tensor:
+        """Return the mean over the pixels that have a label; among several processes, over those of all together."""
+        known = labels != IGNORED
+        each = F.cross_entropy(
+            logits, labels, reduction="none", label_smoothing=self.label_smoothing, ignore_index=IGNORED
+        )
+        if self.class_balance != "none":
+            weights = class_weights(labels[known], self.class_balance, n_classes=logits.shape[1], counts=counts)
+            each = each * weights[labels.where(known, 0)]
+        # The mean of the parts' means, which gradients are, is the mean of all only with one divisor for all parts.
+        return each.sum() / averaged(known.sum().float()).clamp_min(1)
