@@ -190,3 +190,8 @@ def test_a_turn_is_counter_clockwise_on_the_screen() -> None:
     row, column = divmod(int(made.argmax()), 21)
     assert row < 10  # higher up
     assert math.isclose(math.degrees(math.atan2(10 - row, column - 10)), 30, abs_tol=4)
+
+
+def test_bending_alone_is_bending_without_a_turn(rng: Stream) -> None:
+    x, flow = rng.child("x").uniform((3, 2, 7, 8)), rng.child("flow").normal((3, 2, 7, 8))
+    assert torch.equal(warp(x, flow=flow), warp(x, flow=flow, deg=torch.zeros(3), shift=torch.zeros(3, 2)))

@@ -81,6 +81,11 @@ def _positions(
 ) -> tuple[Tensor, Tensor]:
     """Return the rows and columns to look at, each `(b or 1, H, W)`."""
     samples, height, width = len(x), x.shape[-2], x.shape[-1]
+    plain = not isinstance(deg, Tensor) and not isinstance(shift, Tensor) and (deg, *shift) == (0, 0, 0)
+    if flow is not None and plain:
+        # The same numbers without the turn: an attack that bends asks for them at every step.
+        rows = torch.arange(height, device=x.device, dtype=dtype)[:, None]
+        return _bent(x, rows[None], torch.arange(width, device=x.device, dtype=dtype)[None, None], flow, dtype)
     turn = _per_sample(deg, (), samples, "deg", x, dtype)[:, None, None]
     moved = _per_sample(shift, (2,), samples, "shift", x, dtype)[:, :, None, None]
     middle = ((height - 1) / 2, (width - 1) / 2)
@@ -89,10 +94,14 @@ def _positions(
     cos, sin = torch.cos(turn * (math.pi / 180)), torch.sin(turn * (math.pi / 180))
     rows = middle[0] + cos * down + sin * right
     columns = middle[1] - sin * down + cos * right
-    if flow is None:
-        return rows, columns
-    if flow.shape != (samples, 2, height, width):
-        raise ValueError(f"flow must have shape {(samples, 2, height, width)}, got {tuple(flow.shape)}")
+    return (rows, columns) if flow is None else _bent(x, rows, columns, flow, dtype)
+
+
+def _bent(x: Tensor, rows: Tensor, columns: Tensor, flow: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the positions moved by the flow."""
+    expected = (len(x), 2, *x.shape[-2:])
+    if flow.shape != expected:
+        raise ValueError(f"flow must have shape {expected}, got {tuple(flow.shape)}")
     bend = flow.to(x.device, dtype)
     return rows + bend[:, 0], columns + bend[:, 1]
 
