@@ -162,6 +162,14 @@ def test_parameter_counts_are_those_that_are_told():
         assert count(MDEQ(large)) == 11_098_398
 
 
+def test_one_block_is_as_large_as_its_equilibrium_and_a_row_of_them_learns_too():
+    whole, one, two = (text(**settings) for settings in ({}, {"depth": 1}, {"depth": 2}))
+    sizes = [sum(p.numel() for p in model.parameters()) for model in (whole, one, two)]
+    assert sizes[0] == sizes[1] < sizes[2]
+    two(CASES["text"][1]()).square().sum().backward()
+    assert all(p.grad is not None for p in two.parameters())
+
+
 def test_memory_of_depth_belongs_to_the_explicit_network():
     model = conv(depth=2)
     assert len(model.cells) == 2
@@ -185,6 +193,7 @@ def test_settings_pick_solver_and_gradient():
     [
         ("implicit-conv", {"channels": 10}, "groups must divide channels"),
         ("implicit-conv", {"depth": 2, "solver": {"tol": 0.1}}, "nothing to solve"),
+        ("implicit-text", {"depth": 2, "backward": {"mode": "npg"}}, "nothing to solve"),
         ("implicit-conv", {"backward": {"mode": "exact", "steps": 3}}, "steps does nothing in the mode 'exact'"),
         ("implicit-conv", {"backward": {"mode": "one-step", "damping": 0.3}}, "damping does nothing"),
         ("implicit-conv", {"backward": {"mode": "upg", "tol": 0.3}}, "tol does nothing"),

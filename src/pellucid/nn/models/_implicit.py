@@ -34,7 +34,7 @@ class SolverSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """
 
     method: Literal["anderson", "broyden", "newton-krylov", "picard"] = "anderson"
-    max_iter: Positive = 20
+    max_iter: Positive = 40
     tol: Tolerance = 1e-3
 
     def build(self) -> Solver:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -32,6 +34,8 @@ class ImplicitTextSettings(
         dropout: share of the features left out in training.
         absent: share of the tokens replaced by the absent token in training, so that the network knows it.
         solver, backward: how the equilibrium is found and how its gradient passes.
+        depth: 0 solves for the equilibrium; k puts k blocks in a row in its place, each with weights of its own: the
+            explicit transformer, of equal parameters with one block.
         classes: number of logits.
     """
 
@@ -43,9 +47,12 @@ class ImplicitTextSettings(
     absent: Share = 0.1
     solver: SolverSettings = SolverSettings()
     backward: BackwardSettings = BackwardSettings()
+    depth: Annotated[int, Meta(ge=0)] = 0
     classes: Annotated[int, Meta(ge=2)] = 2
 
     def __post_init__(self) -> None:
+        if self.depth and (self.solver, self.backward) != (SolverSettings(), BackwardSettings()):
+            raise ValueError("with a depth there is nothing to solve: leave solver and backward out")
         if self.width % self.heads:
             raise ValueError(f"heads must divide width, got {self.heads} and {self.width}")
 
@@ -80,11 +87,12 @@ class ImplicitText(nn.Module):
         self.place = nn.Parameter(0.02 * torch.randn(settings.length, width))
         self.drop = nn.Dropout(settings.dropout / 2)
         self.inject = nn.Linear(width, 3 * width)
-        self.equilibrium = Equilibrium(
-            AttentionCell(width, settings.heads, settings.dropout / 2),
-            settings.solver.build(),
-            settings.backward.build(),
-        )
+        if settings.depth:
+            dropout = partial(nn.Dropout, settings.dropout / 2)
+            self.cells = nn.ModuleList(AttentionCell(width, settings.heads, dropout) for _ in range(settings.depth))
+        else:
+            cell = AttentionCell(width, settings.heads, partial(VariationalDropout, settings.dropout / 2, shared=(1,)))
+            self.equilibrium = Equilibrium(cell, settings.solver.build(), settings.backward.build())
         self.dropout = nn.Dropout(settings.dropout)
         self.answer = nn.Linear(2 * width, settings.classes)
 
@@ -98,7 +106,12 @@ class ImplicitText(nn.Module):
             ids = torch.where(drawn & seen, ABSENT, ids)
         there = seen[..., None].to(self.place.dtype)
         x = self.drop(self.embedding(ids) + self.place[: ids.shape[1]]) * there
-        z = self.equilibrium(torch.zeros_like(x), self.inject(x), seen)
+        z, injected = torch.zeros_like(x), self.inject(x)
+        if self.settings.depth:
+            for cell in self.cells:
+                z = cell(z, injected, seen)
+        else:
+            z = self.equilibrium(z, injected, seen)
         mean = z.sum(1) / there.sum(1).clamp_min(1)
         strongest = z.masked_fill(~seen[..., None], -torch.inf).amax(1)
         strongest = torch.where(seen.any(1, keepdim=True), strongest, 0)  # a text without a token
@@ -108,14 +121,14 @@ class ImplicitText(nn.Module):
 class AttentionCell(nn.Module):
     """A transformer block: attention among the tokens, then a small network on each."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, dropout: Callable[[], nn.Module]) -> None:
         super().__init__()
         self.heads = heads
         self.project = nn.Linear(width, 3 * width, bias=False)
         self.merge = nn.Linear(width, width)
         self.wide, self.narrow = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.drop1, self.drop2 = (VariationalDropout(dropout, shared=(1,)) for _ in range(2))
+        self.drop1, self.drop2 = dropout(), dropout()
         for layer in (self.project, self.merge, self.narrow):  # small, so that at first the text outweighs the state
             nn.init.normal_(layer.weight, std=0.02)
 
