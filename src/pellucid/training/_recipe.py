@@ -16,6 +16,7 @@ from pellucid.data import AnySource, Augment, LongTail
 from pellucid.nn.models import (
     AlexNetSettings,
     ContextCNNSettings,
+    ContextCNNSettings,
     FeedbackSpikingSettings,
     ImplicitConvSettings,
     ImplicitGraphSettings,
@@ -101,6 +102,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         | ImplicitConvSettings
         | ImplicitGraphSettings
         | ImplicitTextSettings
+        | ContextCNNSettings
         | ContextCNNSettings
         | MDEQSettings
         | MLPSettings
