@@ -1,6 +1,6 @@
 """Train a small classifier with each layer between its convolutions, or a segmenter with each head.
 
-python reproductions/hamburger/run.py --part layers|heads [--seeds 0,1,2] [--quick]
+python reproductions/hamburger/run.py --part layers|heads [--seeds 0,1,2] [--arms nmf,cd] [--quick]
 
 All arms of a part have as many weights. What is in results is not trained again. Then: figures.py.
 """
@@ -21,7 +21,8 @@ LAYERS |= {f"nmf, {k} steps": (f"model.steps={k}",) for k in (0, 1, 3)}
 LAYERS |= {f"{kind}, unrolled": (f"model.context={kind}", "model.gradient=unrolled") for kind in ("nmf", "vq", "cd")}
 HEADS = {"conv": ("model.head=conv",), "attention": ("model.head=attention",)}
 HEADS |= {kind: ("model.head=light-ham", f"model.ham={kind}") for kind in ("nmf", "vq", "cd")}
-PARTS = {"layers": ("hamburger-fashion-mnist", LAYERS), "heads": ("light-ham-blue-marble", HEADS)}
+PARTS = {"layers": ("hamburger-fashion-mnist", (), LAYERS)}
+PARTS |= {"heads": ("light-ham-blue-marble", ("epochs=6",), HEADS)}
 QUICK = ("limit=64", "epochs=1", "test.limit=32")
 
 
@@ -53,18 +54,20 @@ def kept(model, x):
 parser = argparse.ArgumentParser()
 parser.add_argument("--part", choices=PARTS, required=True)
 parser.add_argument("--seeds", default="0,1,2")
+parser.add_argument("--arms", default="", help="only these, with commas between them")
 parser.add_argument("--quick", action="store_true")
 parser.add_argument("--out", type=Path, default=Path("runs/hamburger"))
 parser.add_argument("--results", type=Path, default=Path(__file__).resolve().parent / "results")
 wish = parser.parse_args()
-name, arms = PARTS[wish.part]
+name, fixed, arms = PARTS[wish.part]
+arms = {arm: changes for arm, changes in arms.items() if not wish.arms or arm in wish.arms.split(",")}
 for seed in wish.seeds.split(","):
     target = wish.results / f"{wish.part}-{seed}.json"
     if target.exists():
         continue
     found, models = {}, {}
     for arm, changes in arms.items():
-        recipe = Recipe.load(name, overrides=(f"seed={seed}", *changes, *(QUICK if wish.quick else ())))
+        recipe = Recipe.load(name, overrides=(f"seed={seed}", *fixed, *changes, *(QUICK if wish.quick else ())))
         run = train(recipe, wish.out / f"{wish.part}-{arm.replace(', ', '-').replace(' ', '-')}-{seed}")
         models[arm] = run.model
         found[arm] = {
