@@ -70,8 +70,9 @@ class BlueMarble(
     single class are left out. Ids say where a crop lies: row * 4320 + column of its upper left corner, from 90 degrees
     north and 180 degrees west.
 
-    The photograph is without clouds and of one month, with snow in the north; the mask calls the Caspian Sea a lake, and
-    all that was the Aral Sea. Ice shelves lie outside: they are white and called sea. Lakes are 0.4 % of all pixels.
+    The photograph is without clouds and of one month, with snow in the north. The mask calls the Caspian Sea a lake,
+    and all that was the Aral Sea. Ice shelves lie outside: they are white and called sea. Lakes are 0.4 % of all
+    pixels.
 
     Args:
         stride: pixels between training crops, in both directions.

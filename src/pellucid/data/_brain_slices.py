@@ -102,9 +102,9 @@ class BrainSlices(
 def _read(facts: Facts, folder: Path, _state: tuple[tuple[str, int, int], ...]) -> tuple[Tensor, Tensor]:
     """Return all slices and their masks `(189, 240, 200)` as uint8, the front of the head above."""
     image, gray, white = (_volume(facts.read(folder, name), name) for name in _FILES)
-    gray, white = gray.int(), white.int()
-    neither = (255 - gray - white).clamp_min(0)
-    mask = torch.stack([neither, gray, white]).argmax(0).to(torch.uint8)
+    gray, white = gray.short(), white.short()
+    neither = 255 - gray - white
+    mask = ((gray > neither) & (gray >= white)).byte() + 2 * ((white > neither) & (white > gray)).byte()
     return _framed(image), _framed(mask)
 
 
