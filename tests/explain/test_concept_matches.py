@@ -19,6 +19,7 @@ def test_maps_that_are_the_masks_match_them_wholly(rng):
     order = [2, 0, 1]
     found = match_concepts(maps[:, order], masks, 3, rng=rng)
     assert found.best.tolist() == order
+    assert found.best_atom.tolist() == [1, 2, 0]
     assert found.best_score.tolist() == [1, 1, 1]
     assert found.clear.all()
     assert float(found.best_chance.max()) < 0.3

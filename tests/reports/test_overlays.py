@@ -73,9 +73,11 @@ def test_named_colors_of_classes_all_differ_and_more_can_be_had():
 
 def test_large_maps_and_images_are_shrunk():
     big = Overlay(label="big", values=np.zeros((512, 300), np.uint8))
+    few = overlays(pictures=(Overlaid(pixels=np.zeros((9, 9), np.uint8), title="t", overlays=(big,)),))
+    assert decoded(drawn_overlays(few).images[0].maps[0].url).size == (112, 192)
     fine = Overlay(label="fine", values=np.zeros((512, 300), np.uint8), classes=True)
     pixels = DRAW.integers(0, 255, (700, 600, 3)).astype(np.uint8)
-    drawn = drawn_overlays(overlays(pictures=(Overlaid(pixels=pixels, title="t", overlays=(big, fine)),)))
+    drawn = drawn_overlays(overlays(pictures=(Overlaid(pixels=pixels, title="t", overlays=(big, fine, *[big] * 8)),)))
     (image,) = drawn.images
     assert [decoded(url).size for url in (image.maps[0].url, image.maps[1].url, image.url)] == [
         (28, 48),
@@ -176,10 +178,10 @@ def test_maps_are_chosen_by_pointer_click_and_keys(browser: Chrome, samples: Mod
 
     labels = choosers[0].find_elements("css selector", "label")
     browser.execute_script("arguments[0].scrollIntoView({behavior: 'instant', block: 'center'})", labels[2])
-    assert shown(0) == shown(1) == ["mask what the <b>data</b> say"]
-    ActionChains(browser).move_to_element(labels[2]).perform()
-    assert shown(0) == ["atom 0 0% of the answer"]
-    assert shown(1) == ["mask what the <b>data</b> say"]
+    assert shown(0) == shown(1) == ["atom 0 0% of the answer"]  # the first one of strengths
+    ActionChains(browser).move_to_element(labels[1]).perform()
+    assert shown(0) == ["mask what the <b>data</b> say"]
+    assert shown(1) == ["atom 0 0% of the answer"]
     labels[3].click()
     assert shown(0) == shown(1) == ["atom 1 1% of the answer"]  # on all images at once
     ActionChains(browser).move_to_element(choosers[0].find_element("css selector", "legend")).perform()

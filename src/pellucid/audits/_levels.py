@@ -33,6 +33,9 @@ SHARED = 0.8
 
 PAIRS_LOOKED_AT = 200
 
+UNUSED, LOST_FEATURES = 0.5, 0.9
+"""Of a matrix decomposition: shares of unused atoms, and of the features that it leaves out."""
+
 
 class Judged(NamedTuple):
     """A level and the rule that gave it."""
@@ -81,6 +84,43 @@ def accuracy(low: float, high: float, floor: float, *, n: int, worst_high: float
 def halfway(floor: float) -> float:
     """Return the accuracy half of the way from the majority floor to no mistake at all."""
     return floor + HALFWAY * (1 - floor)
+
+
+def segmentation(value: float, low: float, high: float, floor: float, *, n: int, worst_high: float) -> Judged:
+    """Judge a mean IoU as an accuracy: against always answering the most frequent class, then its worst class.
+
+    Args:
+        value, low, high: mean IoU and its interval; the ends are NaN with one image.
+        floor: mean IoU of always answering the most frequent class.
+        n: number of images.
+        worst_high: upper end of the worst class's interval.
+    """
+    if math.isnan(low) or (low <= floor and n < FEW):
+        return Judged("watch", f"{count(n, 'image')} cannot tell the model from always answering the same class.")
+    if low <= floor:
+        return Judged(
+            "weak",
+            f"The interval of the mean IoU reaches down to {percent(low)}, not above the {percent(floor)} of always "
+            "answering the most frequent class: the images are not shown to matter.",
+        )
+    if high < halfway(floor):
+        return Judged(
+            "watch",
+            f"Better than the {percent(floor)} of always answering the most frequent class, but the interval reaches "
+            f"only up to {percent(high)}, below {percent(halfway(floor))}, half of the way from there to 100%. That is "
+            "usual with very many classes.",
+        )
+    if worst_high < HALFWAY and worst_high < low:
+        return Judged(
+            "watch",
+            f"The interval of the weakest class reaches only up to {percent(worst_high)}, below {percent(HALFWAY)}, "
+            "where more is missed or added than found: the mean hides a class that the model serves worse.",
+        )
+    return Judged(
+        "fine",
+        f"Clearly better than the {percent(floor)} of always answering the most frequent class, not shown to be below "
+        f"{percent(halfway(floor))}, half of the way from there to 100%, and no class is clearly missed.",
+    )
 
 
 def calibration(error: float, floor: float, *, one_sided: bool) -> Judged:
@@ -400,4 +440,33 @@ def settled(residual: float, best: float, steps: int, most: int) -> Judged:
         "watch" if most <= steps else "weak",
         f"Not at equilibrium: a rate lies more than {brief(SETTLED)} away on average, {more}; the gradients of "
         "training are those of a point that the model does not reach.",
+    )
+
+
+def concept_maps(*, steady: bool, unused: float, residual: float) -> Judged:
+    """Judge how a matrix-decomposition layer works; what its atoms show is a description and not judged.
+
+    Args:
+        steady: whether every evaluation starts at the same atoms.
+        unused: share of the atoms that carry nothing.
+        residual: |X - D C^T| / |X| after the last step.
+    """
+    if not steady:
+        return Judged(
+            "watch",
+            "Each evaluation starts at new random atoms: the same input gets another answer each time, and the number "
+            "of an atom means nothing from one input to the next.",
+        )
+    if unused > UNUSED:
+        return Judged("watch", f"{percent(unused)} of the atoms are never used, more than {percent(UNUSED)}.")
+    if residual > LOST_FEATURES:
+        return Judged(
+            "watch",
+            f"The atoms leave {percent(residual)} of the features' length unexplained, more than "
+            f"{percent(LOST_FEATURES)}: little of what the layer is given gets through it.",
+        )
+    return Judged(
+        "noted",
+        "The layer starts the same at each evaluation, its atoms are used and explain its features. What they follow "
+        "is a description: an atom that follows no class is no defect.",
     )

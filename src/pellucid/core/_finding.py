@@ -310,7 +310,7 @@ class Overlaid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Args:
         pixels: uint8 `(H, W)` or `(H, W, 3)`.
         title, caption: beside it.
-        overlays: in their order; the first is shown until another one is chosen.
+        overlays: in their order; the first one of strengths is shown until another one is chosen.
     """
 
     pixels: np.ndarray

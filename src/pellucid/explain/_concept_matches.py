@@ -33,6 +33,8 @@ class ConceptMatches:
         score: of each atom and class on the held-out half; NaN for a class that is missing in one of the halves.
         chance: mean of the same with labels of other images.
         best: the class whose score lies furthest above chance on the choosing half; -1 where there is none.
+        best_atom: of each class, the atom whose score lies furthest above chance on the choosing half; -1 where the
+            class is missing.
         clear: whether the score of that class lies further above chance on the held-out half than that of any atom in
             any shuffle: about a 5 % chance that one or more atoms are called clear by mistake.
         threshold: of each atom and class, in the unit of the maps; NaN for "auc".
@@ -44,6 +46,7 @@ class ConceptMatches:
     score: Float[Tensor, "a k"]
     chance: Float[Tensor, "a k"]
     best: Int[Tensor, " a"]
+    best_atom: Int[Tensor, " k"]
     clear: Bool[Tensor, " a"]
     threshold: Float[Tensor, "a k"]
     share: Float[Tensor, " k"]
@@ -120,6 +123,7 @@ def match_concepts(
         score=second[0].where(known, torch.nan),
         chance=chance.where(known, torch.nan),
         best=torch.where(known.any(1), best[0], -1),
+        best_atom=torch.where(known.any(0), margin[0].argmax(0), -1),
         clear=known.any(1) & (above[0] > above[1:].nan_to_num(0).max()) & (above[0] > 0),
         threshold=threshold,
         share=share,

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 WORKS = {
     "1412.6572": ("I. J. Goodfellow, J. Shlens, C. Szegedy", "Explaining and Harnessing Adversarial Examples", 2015),
+    "1704.05796": (
+        "D. Bau, B. Zhou, A. Khosla, A. Oliva, A. Torralba",
+        "Network Dissection: Quantifying Interpretability of Deep Visual Representations",
+        2017,
+    ),
     "1706.03825": (
         "D. Smilkov, N. Thorat, B. Kim, F. Viégas, M. Wattenberg",
         "SmoothGrad: removing noise by adding noise",
@@ -71,6 +76,11 @@ WORKS = {
     "2108.06895": (
         "X. Wang, S. Lin, H. Zhang, Y. Zhu, Q. Zhang",
         "Interpreting Attributions and Interactions of Adversarial Attacks",
+        2021,
+    ),
+    "2109.04553": (
+        "Z. Geng, M.-H. Guo, H. Chen, X. Li, K. Wei, Z. Lin",
+        "Is Attention Better Than Matrix Decomposition?",
         2021,
     ),
     "2109.14247": (

@@ -21,6 +21,7 @@ from ._pictures import png_url
 
 LARGEST_IMAGE = 320
 LARGEST_MAP = 48
+FEW = 8  # maps of one image, which may be finer
 LARGEST_CLASSES = 192  # borders between classes should stay sharp
 LEVELS = 32
 """Strengths that are told apart on the page: more of them nobody sees, and they would be stored."""
@@ -53,7 +54,7 @@ class DrawnMap:
 
 @dataclass(frozen=True)
 class DrawnImage:
-    """One image with its maps; sizes in pixels, the unit of the drawing."""
+    """One image with its maps; sizes in pixels, the unit of the drawing; the map of number `first` is shown first."""
 
     title: str
     caption: str
@@ -61,6 +62,7 @@ class DrawnImage:
     width: int
     height: int
     maps: tuple[DrawnMap, ...]
+    first: int
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,8 @@ def _kind(array: np.ndarray) -> str:
 
 def _image(picture: Overlaid, colors: Sequence[str]) -> DrawnImage:
     height, width = picture.pixels.shape[:2]
+    finest = LARGEST_CLASSES if len(picture.overlays) <= FEW else LARGEST_MAP
+    strengths = [k for k, overlay in enumerate(picture.overlays, start=1) if not overlay.classes]
     return DrawnImage(
         title=picture.title,
         caption=picture.caption,
@@ -137,9 +141,10 @@ def _image(picture: Overlaid, colors: Sequence[str]) -> DrawnImage:
         width=width,
         height=height,
         maps=tuple(
-            DrawnMap(overlay.label, overlay.caption, _map_url(overlay, colors), overlay.classes)
+            DrawnMap(overlay.label, overlay.caption, _map_url(overlay, colors, finest), overlay.classes)
             for overlay in picture.overlays
         ),
+        first=strengths[0] if strengths else 1,
     )
 
 
@@ -156,14 +161,14 @@ def _photograph(pixels: np.ndarray) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _map_url(overlay: Overlay, colors: Sequence[str]) -> str:
+def _map_url(overlay: Overlay, colors: Sequence[str], finest: int) -> str:
     """Return a map as a PNG with a palette: what it shows is in its bytes, how it looks in its colors."""
     if overlay.classes:
         image = _shrunk(overlay.values, LARGEST_CLASSES, Image.Resampling.NEAREST)
         palette = [channel for color in colors[:NOBODY] for channel in _rgb(color)]
         palette += [0] * (3 * NOBODY - len(palette)) + list(_rgb(NOTHING))
         return _paletted(np.asarray(image), palette, [])
-    image = _shrunk(overlay.values, LARGEST_MAP, Image.Resampling.BOX)
+    image = _shrunk(overlay.values, finest, Image.Resampling.BOX)
     levels = np.rint(np.asarray(image, dtype=float) / 255 * (LEVELS - 1)).astype(np.uint8)
     shares = [k / (LEVELS - 1) for k in range(LEVELS)]
     palette = [channel for share in shares for channel in _strength(share)]

@@ -12,6 +12,7 @@ from ._attack_orders import AttackOrderings
 from ._bottleneck import Bottleneck
 from ._calibration import Calibration
 from ._collapse import Collapses
+from ._concept_maps import ConceptAtoms
 from ._concepts import Concepts
 from ._corruptions import Corruptions
 from ._diversity import FeatureDiversity
@@ -21,6 +22,7 @@ from ._implicit import ImplicitLayers
 from ._knowledge_points import Knowledge
 from ._reliance import Reliance
 from ._robustness import Robustness
+from ._segmentation import Segmentation
 from ._spiking import Spiking
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "Bottleneck",
     "Calibration",
     "Collapses",
+    "ConceptAtoms",
     "Concepts",
     "Corruptions",
     "Explain",
@@ -41,6 +44,7 @@ __all__ = [
     "Knowledge",
     "Reliance",
     "Robustness",
+    "Segmentation",
     "Spiking",
 ]
 
@@ -55,6 +59,14 @@ PROBES: MappingProxyType[str, Probe] = _by_name(
 """The probes of an audit by name, in the order it runs them."""
 
 MORE: MappingProxyType[str, Probe] = _by_name(
-    AttackAttributions(), AttackOrderings(), Corruptions(), Reliance(), ImplicitLayers(), Knowledge(), Spiking()
+    Segmentation(),
+    ConceptAtoms(),
+    AttackAttributions(),
+    AttackOrderings(),
+    Corruptions(),
+    Reliance(),
+    ImplicitLayers(),
+    Knowledge(),
+    Spiking(),
 )
 """Probes that an audit runs only where they are asked for by name, or where they say that they suit the model."""
