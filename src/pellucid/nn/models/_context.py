@@ -61,6 +61,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features of the same shape."""
-        query, key, value = self.maps(x.flatten(2)).mT.chunk(3, dim=-1)
-        found = self.norm(self.upper(F.scaled_dot_product_attention(query, key, value).mT))
+        # Contiguous, one head as an axis: otherwise torch forms the whole table of weights.
+        parts = (part.mT.contiguous()[:, None] for part in self.maps(x.flatten(2)).chunk(3, dim=1))
+        found = self.norm(self.upper(F.scaled_dot_product_attention(*parts)[:, 0].mT))
         return F.relu(x + found.reshape(x.shape))
