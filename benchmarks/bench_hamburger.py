@@ -128,8 +128,8 @@ def times(part: str, *, training: bool, rounds: int, quick: bool) -> str:
     rows = []
     for n in SIZES[:1] if quick else SIZES:
         runs: dict[str, Callable[[], object]] = {name: Case(name, part, n, training=training) for name in NAMES}
-        turns = {"rounds": rounds, "warmup": 1} if n <= SIZES[1] else {"rounds": 1, "warmup": 0}
-        found = interleave(runs, reference="attention", **turns)
+        once = n > SIZES[1]
+        found = interleave(runs, reference="attention", rounds=1 if once else rounds, warmup=0 if once else 1)
         rows += [_row(timing, part, n) for timing in found.values()]
     return markdown_table(HEAD, rows)
 
@@ -209,8 +209,8 @@ def main() -> None:
         peak(name, part, int(n), training=bool(int(training)))
         return
     about = (
-        f"{CHANNELS} channels, one sample, float32; {RANK} atoms, {STEPS} steps, one-step gradient; attention of {HEADS} "
-        f"heads. Training is forward and backward. At {SIZES[-1]:,} positions one round."
+        f"{CHANNELS} channels, one sample, float32; {RANK} atoms, {STEPS} steps, one-step gradient; attention of "
+        f"{HEADS} heads. Training is forward and backward. At {SIZES[-1]:,} positions one round."
     )
     sections = {"Setting": about}
     for part, training in PARTS:

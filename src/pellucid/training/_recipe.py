@@ -16,7 +16,6 @@ from pellucid.data import AnySource, Augment, LongTail
 from pellucid.nn.models import (
     AlexNetSettings,
     ContextCNNSettings,
-    ContextCNNSettings,
     FeedbackSpikingSettings,
     ImplicitConvSettings,
     ImplicitGraphSettings,
@@ -102,7 +101,6 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         | ImplicitConvSettings
         | ImplicitGraphSettings
         | ImplicitTextSettings
-        | ContextCNNSettings
         | ContextCNNSettings
         | MDEQSettings
         | MLPSettings

@@ -3,7 +3,6 @@
 from ._alexnet import AlexNet, AlexNetSettings
 from ._build import MODELS, build
 from ._context_cnn import ContextCNN, ContextCNNSettings
-from ._context_cnn import ContextCNN, ContextCNNSettings
 from ._feedback_spiking import FeedbackSpikingNet, FeedbackSpikingSettings
 from ._implicit import BackwardSettings, SolverSettings
 from ._implicit_conv import ImplicitConv, ImplicitConvSettings
@@ -24,8 +23,6 @@ __all__ = [
     "AlexNet",
     "AlexNetSettings",
     "BackwardSettings",
-    "ContextCNN",
-    "ContextCNNSettings",
     "ContextCNN",
     "ContextCNNSettings",
     "FeedbackSpikingNet",

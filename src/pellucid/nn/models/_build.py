@@ -12,7 +12,6 @@ from pellucid.core import ModelError
 
 from ._alexnet import AlexNetSettings
 from ._context_cnn import ContextCNNSettings
-from ._context_cnn import ContextCNNSettings
 from ._feedback_spiking import FeedbackSpikingSettings
 from ._implicit_conv import ImplicitConvSettings
 from ._implicit_graph import ImplicitGraphSettings
@@ -27,7 +26,6 @@ from ._text_cnn import TextCNNSettings
 
 AnyNetwork = (
     AlexNetSettings
-    | ContextCNNSettings
     | ContextCNNSettings
     | FeedbackSpikingSettings
     | ImplicitConvSettings
@@ -45,7 +43,6 @@ AnyNetwork = (
 MODELS: Mapping[str, type[AnyNetwork]] = MappingProxyType(
     {
         "alexnet-cifar": AlexNetSettings,
-        "context-cnn": ContextCNNSettings,
         "context-cnn": ContextCNNSettings,
         "feedback-spiking": FeedbackSpikingSettings,
         "implicit-conv": ImplicitConvSettings,
