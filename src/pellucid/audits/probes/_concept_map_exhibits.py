@@ -90,6 +90,7 @@ def _viewer(
             )
         )
     left = f" Of {maps.atoms} the {len(drawn)} most used are shown." if len(drawn) < maps.atoms else ""
+    mixed = " Shown are the images whose labels are the most mixed." if shown.dense and shown.labels is not None else ""
     first = "those that follow a class first, then " if matches is not None and bool(matches.clear.any()) else ""
     return Overlays(
         title=f"Where the atoms of {maps.layer} are",
@@ -97,7 +98,7 @@ def _viewer(
         classes=subject.class_names if shown.dense else (),
         strength="the highest hundredth of the atom's values on all samples",
         caption=f"Each atom is a soft segment: how strongly it is used at each place. Atoms are in one order for all "
-        f"images, {first}the most used.{left}",
+        f"images, {first}the most used.{left}{mixed}",
     )
 
 

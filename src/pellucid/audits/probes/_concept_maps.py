@@ -90,7 +90,7 @@ class ConceptAtoms:
         most = min(_most(subject), self.samples or SAMPLES["full"])
         n = max(k for k in range(1, most + 1) if k == 1 or k + min(k, SHOWN) <= budget)
         part = subject.take(draw(subject, n, rng=rng.child("samples")))
-        shown = part.take(draw(part, min(n, SHOWN), rng=rng.child("shown")))
+        shown = part.take(_most_mixed(part, SHOWN) if part.dense else draw(part, SHOWN, rng=rng.child("shown")))
         found = concept_maps(
             part.model, part.inputs, batch_size=min(32, forwards(part)), on_step=work.part(0, 0.8).on_step
         )
@@ -169,6 +169,17 @@ def _most(subject: Subject) -> int:
     atoms = sum(layer.heads * layer.rank for layer in decomposition_layers(subject.model).values())
     cells = subject.inputs[0, 0].numel() // 16 if is_image(subject) else subject.inputs[0].numel()
     return max(1, min(len(subject), _MEMORY // (4 * max(1, atoms * cells))))
+
+
+def _most_mixed(subject: Subject, n: int) -> Tensor:
+    """Return the rows of the images whose labels are the most mixed; without labels the first ones."""
+    if subject.labels is None:
+        return torch.arange(len(subject))[:n]
+    sizes = [(subject.labels == k).flatten(1).sum(1) for k in range(subject.n_classes)]
+    shares = torch.stack(sizes, 1).double()
+    shares = shares / shares.sum(1, keepdim=True).clamp_min(1)
+    mixed: Tensor = torch.special.entr(shares).sum(1).argsort(descending=True, stable=True)
+    return mixed[:n].sort().values
 
 
 def _matched(subject: Subject, maps: ConceptMaps, rng: Stream) -> tuple[ConceptMatches | None, str]:

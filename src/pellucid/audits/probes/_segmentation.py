@@ -246,11 +246,6 @@ def _advice(counted: Counted, level: str, worst: str) -> Advice:
             "scaling are those of the training. If they are, the model has learned nothing that holds here: train it "
             "again."
         )
-    if _near_share(counted) >= 0.5:
-        return Advice(
-            text="Most mistakes are at borders: let the network answer at a finer resolution, or accept them where the "
-            "masks themselves are drawn no finer. The images below show which it is."
-        )
     if level == "watch" and found.mean_iou.value < _levels.halfway(found.floor):
         return Advice(
             text=f"Look at the worst images below, and at {worst}: areas that are taken for another class as a whole "
@@ -261,6 +256,11 @@ def _advice(counted: Counted, level: str, worst: str) -> Advice:
             text=f"Look at {worst} in the images below: too few of its pixels in training, or masks that differ in "
             "what they call so? More images narrow the intervals of the classes.",
             command="pellucid audit MODEL DATA --probe segmentation --samples 2000",
+        )
+    if _near_share(counted) >= 0.5:
+        return Advice(
+            text="Most mistakes are at borders: let the network answer at a finer resolution, or accept them where the "
+            "masks themselves are drawn no finer. The images below show which it is."
         )
     return Advice(text="Look at the worst images below: they are either wrong masks or the next training data.")
 
