@@ -261,10 +261,18 @@ class _QuasiNewton:
 
     def propose(self, x: Tensor, fx: Tensor, rows: Tensor | None) -> Tensor:
         gap = fx - x
+        full = self.count >= self.memory
+        if full:  # the oldest term goes first, so that the new one fits what is left
+            self.u[:, self.count % self.memory] = 0
+        ahead = self._times(self.u, self.v, gap)
         if self.before is not None:
-            self._update(x - self.before[0], gap - self.before[1])
+            moved, changed = x - self.before[0], gap - self.before[1]
+            # The last step was minus the estimate times the last gap: where no term has gone since, the new term's
+            # moved - estimate * changed is what is known already. A sample that stands still gets no term.
+            short = moved - self._times(self.u, self.v, changed) if full else -ahead
+            ahead = self._update(moved, changed, short, gap, ahead)
         self.before = x, gap
-        return x - self._times(self.u, self.v, gap)
+        return x - ahead
 
     def _times(self, left: Tensor, right: Tensor, y: Tensor) -> Tensor:
         """Return -y + sum_i left_i (right_i . y)."""
@@ -273,23 +281,21 @@ class _QuasiNewton:
             return -y
         return torch.baddbmm(y[:, None], dots(right[:, :n], y)[:, None], left[:, :n], beta=-1)[:, 0]
 
-    def _update(self, moved: Tensor, changed: Tensor) -> None:
+    def _update(self, moved: Tensor, changed: Tensor, short: Tensor, gap: Tensor, ahead: Tensor) -> Tensor:
+        """Add a term that makes the estimate map `changed` to `moved`; return its new product with `gap`."""
         place = self.count % self.memory
-        if self.count >= self.memory:  # the oldest term goes first, so that the new one fits what is left
-            self.u[:, place] = 0
         v = self._times(self.v, self.u, moved)
-        u = moved - self._times(self.u, self.v, changed)
         inner = (v * changed).sum(1)
-        u = u / inner[:, None]
+        u = short / inner[:, None]
         size = torch.linalg.vector_norm(v, dim=1)
         tiny = torch.finfo(u.dtype).eps * size * torch.linalg.vector_norm(changed, dim=1)
         # A term that is not finite, or of a sample that stands still, is left out.
         usable = (inner.abs() > tiny) & torch.isfinite(size) & torch.isfinite(torch.linalg.vector_norm(u, dim=1))
-        if usable.device.type == "cpu" and bool(usable.all()):
-            self.u[:, place], self.v[:, place] = u, v
-        else:
-            self.u[:, place], self.v[:, place] = (torch.where(usable[:, None], part, 0.0) for part in (u, v))
+        if not (usable.device.type == "cpu" and bool(usable.all())):
+            u, v = (torch.where(usable[:, None], part, 0.0) for part in (u, v))
+        self.u[:, place], self.v[:, place] = u, v
         self.count += 1
+        return torch.addcmul(ahead, u, (v * gap).sum(1, keepdim=True))
 
     def keep(self, chosen: Tensor) -> None:
         self.u, self.v = self.u.index_select(0, chosen), self.v.index_select(0, chosen)
