@@ -118,6 +118,14 @@ class TestReplaceAttention:
         assert isinstance(new, HamAttention)
         assert (new.ham.kind, new.ham.rank, new.training, new.lower.weight.dtype) == ("vq", 3, False, torch.float64)
 
+    def test_a_stream_gives_the_weights(self) -> None:
+        one, two = (replace_attention(encoder(1), rng=Stream(3)).model.state_dict() for _ in range(2))
+        assert all(torch.equal(one[name], two[name]) for name in one if "self_attn" in name)
+        model = encoder(1)
+        after = torch.get_rng_state()
+        replace_attention(model, rng=Stream(3))
+        assert torch.equal(torch.get_rng_state(), after)
+
     def test_nothing_to_replace(self) -> None:
         with pytest.raises(ModelError, match=r"has no nn\.MultiheadAttention to replace; name your own"):
             replace_attention(nn.Linear(3, 3))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from pellucid.core import ModelError
+from pellucid.core import ModelError, Stream
 
 from ._hamburger import pointwise
 from ._matrix_decomposition import MatrixDecomposition
@@ -139,17 +140,19 @@ def replace_attention(
     ham: Callable[[int], MatrixDecomposition] | None = None,
     *,
     others: Mapping[type[nn.Module], Callable[[nn.Module], nn.Module]] | None = None,
+    rng: Stream | None = None,
 ) -> Replacement:
     """What would this model be with matrix decompositions for self-attention? A copy to train, and a list of changes.
 
-    Each `nn.MultiheadAttention` becomes a `HamAttention` with fresh weights, drawn from torch's global random state:
-    the copy must be trained again. Attention to other tokens (a decoder's, or with `kdim` or `vdim`) and a decoder's
-    causal attention are left as they are, with the reason.
+    Each `nn.MultiheadAttention` becomes a `HamAttention` with fresh weights: the copy must be trained again. Attention
+    to other tokens (a decoder's, or with `kdim` or `vdim`) and a decoder's causal attention are left as they are, with
+    the reason.
 
     Args:
         model: it is not changed.
         ham: makes the decomposition for a number of features; nmf with at most 16 atoms, if not given.
         others: your own attention classes, and what makes the new module from the old one.
+        rng: of the fresh weights; torch's global random state, if not given.
 
     Raises:
         ModelError: there is nothing to replace.
@@ -170,7 +173,8 @@ def replace_attention(
         if make is None and (not isinstance(module, nn.MultiheadAttention) or name in left):
             continue
         if id(module) not in made:
-            own = _like(module, make(module) if make else _ham_attention(module, ham))
+            with nullcontext() if rng is None else rng.child("weights", name).forked():
+                own = _like(module, make(module) if make else _ham_attention(module, ham))
             made[id(module)] = own
             replaced.append(ReplacedModule(name, type(module).__name__, _size(module), _size(own)))
         if not name:
