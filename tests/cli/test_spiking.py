@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def run(*arguments: str) -> int:
     return main(list(arguments))
 
 
-def test_train_and_audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_and_audit(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     changes = [part for change in TINY for part in ("--set", change)]
     assert run("train", "spiking-mnist", *changes, "--out", str(tmp_path / "run")) == 0
     out = tmp_path / "audit"
@@ -41,6 +42,15 @@ def test_train_and_audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     require = ("check", str(tmp_path / "run"), "synthetic-images", "--samples", "20", "--require")
     assert run(*require, "spiking_residual <= 5") == 0
     assert run(*require, "spiking_gain <= 0.0001") == 1
+
+    # What the report advises runs as it is printed, and keeps all other settings of the run.
+    monkeypatch.chdir(tmp_path)
+    command = shlex.split(finding["advice"]["command"])
+    assert command[:3] == ["pellucid", "train", str(tmp_path / "run")]
+    assert run(*command[1:]) == 0
+    before, after = (json.loads((tmp_path / at / "recipe.json").read_text()) for at in ("run", "runs/again"))
+    assert before["model"].pop("time_steps") < after["model"].pop("time_steps")
+    assert before == after
 
 
 def test_surrogate_training_makes_the_same_kind_of_model(tmp_path: Path) -> None:

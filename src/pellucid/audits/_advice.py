@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from pellucid.core import Advice, Subject
 
 RECIPES_FOR = "fashion-mnist"
@@ -25,3 +27,16 @@ def recipe(subject: Subject, text: str, command: str, *, made_for: str = RECIPES
         "with your own data and network.",
         command="pellucid train RECIPE.toml --out runs/NAME" + "".join(f" {w}" for w in command.split()[3:-2]),
     )
+
+
+def again(subject: Subject, *changes: str, shipped: str = "RECIPE.toml") -> str:
+    """Return the command that trains the model again, from the recipe it was trained by, with changes.
+
+    Args:
+        subject: what was audited.
+        changes: settings such as "model.time_steps=60".
+        shipped: the recipe to name where the model's own is not known.
+    """
+    own = subject.records.get("recipe")
+    recipe = shipped if own is None else shlex.quote(str(own.parent))
+    return " ".join(("pellucid train", recipe, *(f"--set {shlex.quote(each)}" for each in changes), "--out runs/again"))

@@ -25,7 +25,8 @@ def train(
     Under `torchrun` (`torchrun --nproc-per-node 2 -m pellucid.cli train ...`) all processes train together.
 
     Args:
-        recipe: a TOML file, or the name of a shipped recipe (`pellucid recipes list`).
+        recipe: a TOML file, the folder of a training whose recipe is to be used again, or the name of a shipped recipe
+            (`pellucid recipes list`).
         out: folder for the recipe, the log, checkpoints, the trained weights and their card.
         set: change one key of the recipe, such as `--set objective.attack.eps=0.2`; may be given several times.
         device: cpu, cuda, or one card such as cuda:1.

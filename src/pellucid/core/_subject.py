@@ -50,7 +50,8 @@ class Subject:
         output: where the logits are in the answer of a model that returns more: a key or attribute, a position, or a
             function of the answer. A part called `logits` and a single tensor are found without it.
         texts: what the tokens of each text are, one per row of `inputs`.
-        records: files of what was recorded while the model was trained, by kind, such as `feature-diversity`.
+        records: files of the training that made the model, by kind: its `recipe`, and what it recorded, such as
+            `feature-diversity`.
         number: what the model's one number is, such as "cosine similarity", for a model that measures and does not
             tell classes apart; it then has no labels, and `logits` gives the number.
 

@@ -252,7 +252,8 @@ def _device(name: torch.device | str) -> torch.device:
 
 
 def _records(folder: Path) -> dict[str, Path]:
-    """Return what a training left beside its weights and its log: files of lines of JSON, by kind."""
-    if not (folder / "recipe.json").is_file():
+    """Return what a training left beside its weights and its log: its recipe, and files of lines of JSON, by kind."""
+    recipe = folder / "recipe.json"
+    if not recipe.is_file():
         return {}
-    return {file.stem: file for file in sorted(folder.glob("*.jsonl")) if file.stem != "log"}
+    return {"recipe": recipe} | {file.stem: file for file in sorted(folder.glob("*.jsonl")) if file.stem != "log"}

@@ -27,7 +27,7 @@ class Loaded:
         class_names: one per logit, empty if unknown.
         notes: what a report on the model must say.
         tokenizer: what makes the ids of texts that the model reads; None for models of other inputs.
-        records: files of what was recorded while the model was trained, by kind.
+        records: files of the training that made the model, by kind: its recipe, and what it recorded.
         number: what the model's one number is, for a model that measures and does not tell classes apart.
     """
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, inspect
 
-from pellucid.core import DataError, RecipeError, path_kind, read_setting, read_toml
+from pellucid.core import DataError, RecipeError, path_kind, read_json, read_setting, read_toml
 from pellucid.data import AnySource, Augment, LongTail
 from pellucid.nn.models import (
     AlexNetSettings,
@@ -129,10 +129,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @classmethod
     def load(cls, path: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
-        """Read a recipe from a TOML file, or by the name of one that ships with Pellucid.
+        """Read a recipe from a TOML file, from a training's folder, or by the name of one that ships with Pellucid.
 
         Args:
-            path: a file, or a bare name such as "fashion-standard".
+            path: a file, a folder that `train` wrote, whose recipe is then used again, or a bare name such as
+                "fashion-standard".
             overrides: changes such as "objective.attack.eps=0.2"; values as TOML writes them, quotes may be left out.
                 Another `kind` leaves the table with its own defaults.
 
@@ -141,7 +142,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """
         file = find_recipe(path)
         try:
-            raw = read_toml(file)
+            raw = read_json(file, dict[str, Any]) if file.suffix == ".json" else read_toml(file)
         except DataError as error:
             raise RecipeError(str(error)) from None
         return cls.parse(raw, overrides=overrides)
@@ -177,7 +178,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def find_recipe(path: str | Path) -> Path:
-    """Return the file of a recipe: `path` itself, or the shipped recipe of that name.
+    """Return the file of a recipe: `path` itself, that of a training's folder, or the shipped recipe of that name.
 
     Raises:
         RecipeError: there is neither.
@@ -185,6 +186,8 @@ def find_recipe(path: str | Path) -> Path:
     file = Path(path)
     if path_kind(file) == "file":
         return file
+    if path_kind(file / "recipe.json") == "file":
+        return file / "recipe.json"
     shipped = shipped_recipes()
     if str(path) in shipped:
         return shipped[str(path)]

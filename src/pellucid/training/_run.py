@@ -75,8 +75,10 @@ class Run:
 
     @property
     def records(self) -> dict[str, Path]:
-        """The files of what was recorded on the way, by kind, such as `feature-diversity`."""
-        return {path.stem: path for path in sorted(self.folder.path.glob("*.jsonl")) if path.name != LOG}
+        """The recipe's file, and those of what was recorded on the way, by kind, such as `feature-diversity`."""
+        return {"recipe": self.folder.path / RECIPE} | {
+            path.stem: path for path in sorted(self.folder.path.glob("*.jsonl")) if path.name != LOG
+        }
 
     @cached_property
     def test_set(self) -> Dataset:

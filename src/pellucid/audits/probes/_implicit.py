@@ -33,6 +33,7 @@ from pellucid.core import (
 from pellucid.explain import EquilibriumView, GradientMode, cost_equilibria, equilibria, implicit_layers
 
 from .. import _levels
+from .._advice import again
 from .._batches import forwards
 from .._samples import draw, ids_of
 from .._wording import brief, count, in_percent, percent
@@ -121,7 +122,7 @@ class ImplicitLayers:
             measure=_share("settled", view, "samples that settle", converged, "higher", view.converged),
             level=judged.level,
             reason=judged.reason,
-            advice=_advice(view, judged.level, cosine),
+            advice=_advice(subject, view, judged.level, cosine),
             measures=tuple(_measures(view, changed, subject, rng)),
             exhibits=tuple(_exhibits(view)),
             provenance=Provenance(
@@ -289,21 +290,21 @@ def _of_mode(view: EquilibriumView, mode: GradientMode) -> list[Measure]:
 # -- what to do ---------------------------------------------------------------------------------------------------
 
 
-def _advice(view: EquilibriumView, level: str, cosine: float) -> Advice | None:
+def _advice(subject: Subject, view: EquilibriumView, level: str, cosine: float) -> Advice | None:
     if level == "fine":
         return None
     if float(view.converged.double().mean()) < _levels.MOST_SETTLE:
-        return _to_settle(view)
+        return _to_settle(subject, view)
     if cosine < _levels.AGREES:
-        return _to_agree(view, cosine)
+        return _to_agree(subject, view, cosine)
     return Advice(
         text="Solve to a smaller tolerance: `layer.solver = nn.Anderson(tol=1e-5)` on the model as it is, or train "
         "with the smaller tolerance.",
-        command="pellucid train RECIPE.toml --set model.solver.tol=1e-5 --out runs/NAME",
+        command=again(subject, "model.solver.tol=1e-5"),
     )
 
 
-def _to_settle(view: EquilibriumView) -> Advice:
+def _to_settle(subject: Subject, view: EquilibriumView) -> Advice:
     reached = view.needed[view.needed >= 0]
     radius = _mean(view.radius)
     if len(reached) >= _levels.MOST_SETTLE * len(view.needed):
@@ -311,13 +312,13 @@ def _to_settle(view: EquilibriumView) -> Advice:
         return Advice(
             text=f"It needs more steps: with {steps}, {percent(len(reached) / len(view.needed))} of these samples "
             f"settle. Set `max_iter={steps}` in `layer.solver`, or train with it.",
-            command=f"pellucid train RECIPE.toml --set model.solver.max_iter={steps} --out runs/NAME",
+            command=again(subject, f"model.solver.max_iter={steps}"),
         )
     if float(view.history.amin(0).median()) < 1e-5:
         return Advice(
             text="The residual stands at what float32 can express: a larger tolerance, such as 1e-4, asks for no more "
             "than that.",
-            command="pellucid train RECIPE.toml --set model.solver.tol=1e-4 --out runs/NAME",
+            command=again(subject, "model.solver.tol=1e-4"),
         )
     if radius < 1:
         return Advice(
@@ -325,25 +326,26 @@ def _to_settle(view: EquilibriumView) -> Advice:
             "solver does not get there in four times the steps: try another one, "
             "`layer.solver = nn.Broyden(max_iter=60)`, or plain steps "
             "with damping, `nn.Picard(max_iter=200, damping=0.5)`.",
-            command="pellucid train RECIPE.toml --set model.solver.method=broyden --out runs/NAME",
+            command=again(subject, "model.solver.method=broyden"),
         )
     return Advice(
         text=f"The cell pushes states apart: its Jacobian has a spectral radius of {brief(radius)}, above 1, where the "
         "solver ends. Train with a penalty on the Jacobian, smaller weights or a normalization in the cell; more steps "
         "alone will not help.",
-        command="pellucid train RECIPE.toml --set objective.kind=equilibrium --set weighting.weights.clean=1 "
-        "--set weighting.weights.jacobian=0.5 --out runs/NAME",
+        command=again(
+            subject, "objective.kind=equilibrium", "weighting.weights.clean=1", "weighting.weights.jacobian=0.5"
+        ),
     )
 
 
-def _to_agree(view: EquilibriumView, cosine: float) -> Advice:
+def _to_agree(subject: Subject, view: EquilibriumView, cosine: float) -> Advice:
     radius = min(_mean(view.radius), 0.999)
     steps = max(2, math.ceil(math.log(0.3) / math.log(1 - 0.5 * (1 - radius)))) if radius > 0 else 2
     return Advice(
         text=f"The cosine is {brief(cosine)}: take more phantom steps, about {min(steps, 100)} at this spectral radius "
         f"({brief(_mean(view.radius))}), or the exact gradient; on the model as it is `layer.backward = "
         "nn.Implicit()` does it, for attacks and saliency maps too.",
-        command="pellucid train RECIPE.toml --set model.backward.mode=exact --out runs/NAME",
+        command=again(subject, "model.backward.mode=exact"),
     )
 
 

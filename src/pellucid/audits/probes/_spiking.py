@@ -30,6 +30,7 @@ from pellucid.core import (
 )
 
 from .. import _levels
+from .._advice import again
 from .._batches import forwards
 from .._samples import draw, ids_of
 from .._spikes import (
@@ -219,7 +220,7 @@ _RECIPES = {
 
 def _command(subject: Subject, change: str) -> str:
     name = _RECIPES.get(subject.data_name)
-    return f"pellucid train {name} --set {change} --out runs/spiking" if name else ""
+    return again(subject, change, shipped=name or "") if name or "recipe" in subject.records else ""
 
 
 def _advice(
