@@ -296,4 +296,4 @@ def test_results_are_plain_data(subject):
 
 def test_advice_in_a_checks_report_names_its_model_and_data():
     command = "pellucid check net.py:make d.npz --budget 9 --requirements a.toml --confident --split train"
-    assert _subject_of(command) == ("pellucid audit net.py:make d.npz", " --split train")
+    assert _subject_of(command) == ("net.py:make d.npz", " --split train")

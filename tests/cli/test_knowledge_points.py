@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pellucid.cli import main
-from pellucid.core import Scatter
+from pellucid.core import Curve, Scatter
 from pellucid.reports import Comparison, Report
 
 
@@ -53,9 +53,13 @@ def test_audits_of_two_networks_and_their_comparison(
     for factory in ("small", "wide"):
         out = str(tmp_path / factory)
         asked = ["audit", f"{model}:{factory}", data, "--probe", "knowledge-points", "--quick", "--out", out]
-        assert main([*asked, "--budget", "400"]) == 0
-    assert "point clearly to some class" in capsys.readouterr().out
+        assert main([*asked, "--budget", "400", "--set", "knowledge-points.grid=3"]) == 0
+    said = capsys.readouterr().out
+    assert "point clearly to some class" in said
+    assert "a fit of some" in said  # in the plan: evaluations do not count it
+    assert f"next: pellucid robustness {model}:wide {data}\n" in said  # as typed here, and without another's settings
     report = Report.load(tmp_path / "small")
+    assert report.findings[1].advice.command == "pellucid robustness net.py:small images.npz"
     assert [finding.name for finding in report.findings] == ["knowledge-points", "knowledge-under-attack"]
     scatters = [e for finding in report.findings for e in finding.exhibits if isinstance(e, Scatter)]
     assert [len(scatter.arrows) for scatter in scatters] == [4, 4, 4]
@@ -80,11 +84,14 @@ def test_checkpoints_of_a_training_are_shown_one_after_the_other(
         weights = {name: scale * value for name, value in net.state_dict().items()}
         write_tensors(tmp_path / "kept" / epoch / "model.safetensors", weights)
     asked = ["audit", f"{model}:small", data, "--probe", "knowledge-points", "--quick", "--budget", "600"]
-    asked += ["--set", f"knowledge-points.checkpoints={tmp_path / 'kept'}"]
+    asked += ["--set", "knowledge-points.grid=3", "--set", f"knowledge-points.checkpoints={tmp_path / 'kept'}"]
     assert main([*asked, "--out", str(tmp_path / "audit")]) == 0
     assert "From epoch 1 to epoch 10" in capsys.readouterr().out
     finding = Report.load(tmp_path / "audit").findings[1]
     assert finding.name == "knowledge-over-training"
+    grown = next(e for e in finding.exhibits if isinstance(e, Curve))
+    assert (grown.x.label, grown.lines[0].x) == ("epoch", (1.0, 10.0))
+    assert finding.provenance.settings["chosen settings"] == "grid = 3, checkpoints = kept"
     moved = next(e for e in finding.exhibits if isinstance(e, Scatter))
     assert all(len(dot.path) == 1 for dot in moved.dots)
 

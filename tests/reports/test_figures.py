@@ -177,6 +177,16 @@ def test_steps_of_a_scale_stand() -> None:
     assert drawing.options["xAxis"]["axisLabel"]["interval"] == "auto"
 
 
+@pytest.mark.parametrize(("high", "reach"), [(14.31, 15.0), (9.0, 9.0), (0.021, 0.025), (143.1, 150.0)])
+def test_axes_reach_the_ends_of_whiskers(high: float, reach: float) -> None:
+    bars = curve(line(y=(high / 2, high / 3, 0.0), low=(0.0, 0.0, -high), high=(high, high / 2, 0.0)),
+                 categories=("a", "b", "c"), bars=True)  # fmt: skip
+    axis = figures.chart(bars).options["yAxis"]
+    assert (axis["max"], axis["min"]) == (pytest.approx(reach), pytest.approx(-reach))
+    points = curve(line(role="points", y=(high / 2,) * 3, low=(0.0,) * 3, high=(high,) * 3))
+    assert figures.chart(points).options["yAxis"]["max"] == pytest.approx(reach)
+
+
 @pytest.mark.parametrize("names", [("x", "y", "z"), ("a long class name", "another long class name", "a third")])
 def test_whiskers_span_the_interval(names: tuple[str, ...]) -> None:
     drawing = figures.chart(curve(BARS, bars=True, categories=names))

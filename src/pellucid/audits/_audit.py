@@ -310,8 +310,8 @@ _SETTINGS = {
 }
 
 
-_SUBJECT = "pellucid audit MODEL DATA"
-"""How probes begin a command about their own subject; they need not know what it is called on the command line."""
+_SUBJECT = " MODEL DATA"
+"""How probes name their own subject in a command; they need not know what it is called on the command line."""
 
 _VERBS = ("pellucid audit ", "pellucid check ", "pellucid robustness ")
 
@@ -330,20 +330,25 @@ def _stamped(finding: Finding, seed: int, chosen: Mapping[str, object], command:
     versions = {"pellucid": pellucid.__version__, "torch": str(torch.__version__), "numpy": np.__version__}
     settings = dict(finding.provenance.settings)
     if chosen:
-        settings["chosen settings"] = ", ".join(f"{name} = {value}" for name, value in chosen.items())
+        settings["chosen settings"] = ", ".join(f"{name} = {_portable(value)}" for name, value in chosen.items())
     provenance = msgspec.structs.replace(finding.provenance, seed=seed, versions=versions, settings=settings)
     advice = finding.advice
-    if advice is not None and advice.command.startswith(_SUBJECT) and (asked := _subject_of(command)):
+    if advice is not None and _SUBJECT in advice.command and (asked := _subject_of(command)):
         kept = "".join(
             f" --set {shlex.quote(change)}" for change in _changes_of(command, finding.probe, advice.command)
         )
-        again = "".join((asked[0], advice.command.removeprefix(_SUBJECT), kept, asked[1]))
+        again = "".join((advice.command.replace(_SUBJECT, f" {asked[0]}", 1), kept, asked[1]))
         advice = msgspec.structs.replace(advice, command=again)
     return msgspec.structs.replace(finding, provenance=provenance, advice=advice)
 
 
+def _portable(value: object) -> object:
+    """Return a setting without the folders of this machine: they say nothing to another reader."""
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
 def _subject_of(command: str) -> tuple[str, str] | None:
-    """Return the beginning of a command about the same model and data, and the options that say how to read them."""
+    """Return the same model and data as words of a command, and the options that say how to read them."""
     words = shlex.split(command) if command.startswith(_VERBS) else []
     if len(words) < 4:
         return None
@@ -354,11 +359,16 @@ def _subject_of(command: str) -> tuple[str, str] | None:
             kept.append(word)
         elif _OWN[name] and not value:
             next(rest, None)
-    return shlex.join(["pellucid", "audit", *words[2:4]]), "".join(f" {shlex.quote(word)}" for word in kept)
+    return shlex.join(words[2:4]), "".join(f" {shlex.quote(word)}" for word in kept)
 
 
 def _changes_of(command: str, probe: str, advised: str) -> list[str]:
-    """Return the changed settings of a probe in a command, but for those that the advised one chooses itself."""
+    """Return the changed settings of a probe in a command, but for those that the advised one chooses itself.
+
+    A command that asks another probe has no use for them.
+    """
+    if f"--probe {probe}" not in advised:
+        return []
 
     def changes(words: list[str]) -> list[str]:
         return [change for flag, change in pairwise(words) if flag == "--set"]

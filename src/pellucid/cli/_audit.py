@@ -20,6 +20,7 @@ from ._subject import (
     ReadingOptions,
     options_text,
     portable,
+    portable_change,
     slug,
 )
 
@@ -85,13 +86,13 @@ def audit(
         [f"--budget {budget} --samples {drawing.samples} --seed {drawing.seed}"]
         + [f"--probe {name}" for name in probe]
         + [f"--skip {name}" for name in skip]
-        + [f"--set {shlex.quote(change)}" for change in set]
+        + [f"--set {shlex.quote(portable_change(change))}" for change in set]
         + options_text(reading, replace(drawing, samples=Drawing().samples, seed=Drawing().seed))
         + ["--quick"] * quick,
     )
 
     def show(report: Report, folder: Path, ranks: Ranks) -> Report:
-        show_findings(report)
+        show_findings(report, model, data)
         return report
 
     return frame.run(

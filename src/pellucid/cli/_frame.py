@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -13,12 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ._console import Advance, bars, say, table, warn
 from ._out import output_folder, say_if_new
 from ._shares import STORED, finish_shard, folder_name, own_card, said, sharing
-from ._subject import Drawing, Reading, make_subject
+from ._subject import Drawing, Reading, make_subject, portable
 
 if TYPE_CHECKING:
     from pellucid.audits import Event, OnEvent, Plan
     from pellucid.core import Ranks, Subject
-    from pellucid.reports import Report
+    from pellucid.reports import Planned, Report
 
 T = TypeVar("T")
 
@@ -93,7 +94,12 @@ class Frame:
 
 def show_plan(subject: Subject, made: Plan) -> None:
     """Print what will be asked, and about how long it takes."""
-    from pellucid.audits import seconds_per_evaluation
+    from pellucid.audits import MORE, PROBES, seconds_per_evaluation
+
+    def remark(row: Planned) -> str:
+        # What takes long without asking the model, such as fits, is in no count of evaluations.
+        beside = getattr((PROBES | MORE).get(row.probe), "uncounted", "") if row.granted else ""
+        return "; ".join(part for part in (row.remark, beside) if part)
 
     pace = seconds_per_evaluation(subject)
     rows = [
@@ -102,7 +108,7 @@ def show_plan(subject: Subject, made: Plan) -> None:
             row.granted,
             _duration(row.granted * pace) if row.granted else "",
             _size(row.memory) if row.granted else "",
-            f"skipped: {row.skip}" if row.skip else row.remark,
+            f"skipped: {row.skip}" if row.skip else remark(row),
         )
         for row in made.rows
     ]
@@ -147,13 +153,18 @@ def watch_event(event: Event, advance: Advance) -> None:
             warn(f"the probe {probe} failed; the other questions go on")
 
 
-def show_findings(report: Report) -> None:
-    """Print each answer with its level, and what was skipped or failed."""
+def show_findings(report: Report, model: str = "", data: str = "") -> None:
+    """Print each answer with its level, and what was skipped or failed.
+
+    Reports name a model and data without the folders of this machine; commands to go on with need them.
+    """
+    told, typed = shlex.join((portable(model), portable(data))), shlex.join((model, data))
     for finding in report.findings:
         say(f"[{finding.level}] {finding.probe}: {finding.answer}")
         if finding.advice is not None and finding.advice.command:
             say(f"        {finding.advice.text}")
-            say(f"        next: {finding.advice.command}")
+            command = finding.advice.command
+            say(f"        next: {command.replace(f' {told}', f' {typed}', 1) if model else command}")
     for entry in report.skipped:
         say(f"[skipped] {entry.probe}: {entry.reason}")
     for broken in report.failed:

@@ -21,6 +21,7 @@ from ._subject import (
     Reading,
     ReadingOptions,
     options_text,
+    portable_change,
     slug,
 )
 
@@ -87,7 +88,7 @@ def robustness(
         model,
         data,
         [f"--attacks {','.join(names)} --budget {budget} --samples {drawing.samples} --seed {drawing.seed}"]
-        + [f"--set {shlex.quote(change)}" for change in set]
+        + [f"--set {shlex.quote(portable_change(change))}" for change in set]
         + options_text(reading, replace(drawing, samples=Drawing().samples, seed=Drawing().seed))
         + ["--quick"] * quick
         + ["--no-explain"] * (not explain),
@@ -97,7 +98,7 @@ def robustness(
         return audits.plan(subject, budget=budget, effort=effort, probes=asked)
 
     def show(report: Report, folder: Path, ranks: Ranks) -> Report:
-        show_findings(report)
+        show_findings(report, model, data)
         if text := _table(report):
             say()
             say(text)

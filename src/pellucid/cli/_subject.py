@@ -171,6 +171,12 @@ def portable(spec: str) -> str:
     return "@".join(Path(part).name if Path(part).is_absolute() else part for part in spec.split("@"))
 
 
+def portable_change(change: str) -> str:
+    """Return a changed setting, `probe.field=value`, without the folders of this machine."""
+    name, equals, value = change.partition("=")
+    return f"{name}{equals}{portable(value)}"
+
+
 def slug(spec: str) -> str:
     """Return a spec as part of a folder's name: `nets/my.py:make@w.safetensors` gives `my-make`."""
     named = spec.partition("@")[0]

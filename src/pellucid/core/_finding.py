@@ -144,12 +144,14 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Players of a picture that belong together, with a signed weight and a label.
 
     Marks with a label are buttons that show one at a time. Marks with an empty label on every player, one each, are a
-    heat map over the picture with colors centered on zero.
+    heat map over the picture with colors centered on zero. `amount` says what the weight is where a signed number
+    would not.
     """
 
     cells: tuple[int, ...]
     weight: Number
     label: str = ""
+    amount: str = ""
 
 
 NOBODY = 255

@@ -208,6 +208,26 @@ def _value_axis(axis: Axis, values: Sequence[Number], *, vertical: bool) -> dict
     return options
 
 
+def _reaching(axis: dict[str, Any], points: Sequence[Sequence[Sequence[Number]]]) -> dict[str, Any]:
+    """Let an axis of values reach the ends of intervals too; by itself it reaches the values, and whiskers are cut."""
+    every = [p for data in points for p in data]
+    drawn = [p[1] for p in every if p[1] is not None]
+    ends = [end for p in every for end in p[2:] if end is not None]
+    if not drawn or not ends:
+        return axis
+    if max(ends) > max(0.0, *drawn):
+        axis.setdefault("max", _rounded(max(ends)))
+    if min(ends) < min(0.0, *drawn):
+        axis.setdefault("min", -_rounded(-min(ends)))
+    return axis
+
+
+def _rounded(end: float) -> float:
+    """Return the next number above a positive one that is a multiple of 5 of its second digit."""
+    step = 10.0 ** (math.floor(math.log10(end)) - 1) * 5
+    return round(math.ceil(end / step) * step, 12)
+
+
 _FRAME: dict[str, Any] = {
     "animation": False,
     "legend": {"show": False},
@@ -255,7 +275,7 @@ def _lines(curve: Curve) -> dict[str, Any]:
         **_FRAME,
         "tooltip": _tooltip(bars=False) | ({"trigger": "item"} if scattered(curve) else {}),
         "xAxis": _value_axis(curve.x, x, vertical=False),
-        "yAxis": _value_axis(curve.y, y, vertical=True),
+        "yAxis": _reaching(_value_axis(curve.y, y, vertical=True), points),
         "series": series,
     }
 
@@ -376,7 +396,7 @@ def _bars(curve: Curve) -> dict[str, Any]:
         "inverse": flat,
     }
     # Columns start at zero: a cut axis would lie about their lengths.
-    value = _value_axis(curve.y, [*values, 0.0], vertical=True)
+    value = _reaching(_value_axis(curve.y, [*values, 0.0], vertical=True), points)
     axes = {"xAxis": value, "yAxis": category} if flat else {"xAxis": category, "yAxis": value}
     return {**_FRAME, "tooltip": _tooltip(bars=True), **axes, "series": series}
 

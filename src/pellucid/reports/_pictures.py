@@ -132,7 +132,7 @@ def _shapes_of(marks: Sequence[Mark], shapes: Sequence[str]) -> tuple[MarkShape,
         weight = mark.weight or 0.0
         # A label that is only the weight once more says nothing.
         label = "" if re.fullmatch(r"[-+]?[\d.,]+", mark.label) else mark.label
-        text = "" if mark.weight is None else _format.signed(mark.weight)
+        text = mark.amount or ("" if mark.weight is None else _format.signed(mark.weight))
         length = round(20 * abs(weight) / largest) if largest else 0
         shape = "".join(shapes[cell] for cell in sorted(set(mark.cells)) if cell < len(shapes))
         found.append(MarkShape(label, text, shape, weight >= 0, length))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from pellucid.core import (
 from pellucid.explain import MOVES, KnowledgePoints, KnowledgeUnderAttack, LayerKnowledge
 
 from .._samples import picture
+from .._wording import count
 
 SAMPLES = 150
 WAYS = 60
@@ -152,8 +154,9 @@ def _outlined(subject: Subject, found: KnowledgePoints) -> Gallery:
     return Gallery(
         title=f"Knowledge points in layer {layer.name}",
         pictures=tuple(_outline(subject, found, layer, k) for k in range(min(PICTURES, len(subject)))),
-        caption="Regions that point clearly to some class. Those in blue point to the true class; those in orange to "
-        "another one. Each region stands for what the layer sees from there, which reaches beyond its border.",
+        caption="Regions that point clearly to some class; press a row to see its regions on the picture. Blue ones "
+        "point to the true class, orange ones to another. Each region stands for what the layer sees from there, which "
+        "reaches beyond its border.",
     )
 
 
@@ -163,8 +166,15 @@ def _outline(subject: Subject, found: KnowledgePoints, layer: LayerKnowledge, k:
     for label in torch.unique(points.label[k][points.mask[k]]).tolist():
         cells = ((points.label[k] == label) & points.mask[k]).flatten().nonzero()[:, 0].tolist()
         size = len(cells) if label == true else -len(cells)
-        marks.append(Mark(cells=tuple(cells), weight=float(size), label=f"to {subject.class_names[label]}"))
-    marks.sort(key=lambda mark: -(mark.weight or 0.0))
+        marks.append(
+            Mark(
+                cells=tuple(cells),
+                weight=float(size),
+                label=f"to {subject.class_names[label]}",
+                amount=count(len(cells), "region"),
+            )
+        )
+    marks.sort(key=lambda mark: ((mark.weight or 0.0) < 0, -len(mark.cells)))  # the true class, then the most
     right, every = int(points.reliable_counts[k]), int(points.counts[k])
     return picture(
         subject.inputs[k],
@@ -276,7 +286,7 @@ def _grown(subject: Subject, grown: dict[str, KnowledgePoints]) -> Scatter:
 
 
 def _by_checkpoint(grown: dict[str, KnowledgePoints]) -> Curve:
-    x, found = numbers(range(len(grown))), list(grown.values())
+    found, (axis, x, categories) = list(grown.values()), _moments(tuple(grown))
     last = len(found[0].layers) - 1
     lines = [
         Line(name=f"all of {found[0].layers[last].name}", x=x, y=numbers(f.layers[last].points.count for f in found))
@@ -286,11 +296,21 @@ def _by_checkpoint(grown: dict[str, KnowledgePoints]) -> Curve:
         lines.append(Line(name=f"reliable, {layer.name}", x=x, y=numbers(right)))
     return Curve(
         title="Knowledge points over training",
-        x=Axis("checkpoint"),
+        x=axis,
         y=Axis("per image"),
         lines=tuple(lines),
-        categories=tuple(grown),
+        categories=categories,
+        bars=bool(categories),
     )
+
+
+def _moments(names: tuple[str, ...]) -> tuple[Axis, tuple[Number, ...], tuple[str, ...]]:
+    """Return the axis of checkpoints and where each lies: at its number if all have one, as `epoch 3`, or by name."""
+    parts = [re.fullmatch(r"(.*\D) (\d+)", name) for name in names]
+    words = {part[1] for part in parts if part}
+    if all(parts) and len(words) == 1:
+        return Axis(words.pop()), numbers(float(part[2]) for part in parts if part), ()
+    return Axis("checkpoint"), numbers(range(len(names))), names
 
 
 def _training_table(grown: dict[str, KnowledgePoints]) -> Table:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ from pellucid.explain import (
 from .._batches import MEMORY, kept
 from .._players import is_image
 from .._samples import draw, ids_of
-from .._wording import brief, count, in_percent, percent
+from .._wording import brief, count, in_percent, listed, percent
 from ._accuracy import NO_LABELS
 from ._knowledge_exhibits import attack_exhibits, exhibits, training_exhibits
 
@@ -85,6 +86,7 @@ class Knowledge:
     layers: tuple[str, ...] = field(default=(), kw_only=True)
     grid: int = field(default=8, kw_only=True)
     checkpoints: str = field(default="", kw_only=True)
+    uncounted: ClassVar[str] = "beside: a fit of some 15 s for each of 3 random starts and for each checkpoint"
 
     def __post_init__(self) -> None:
         if self.grid < 2:
@@ -258,7 +260,7 @@ class Knowledge:
             advice=Advice(
                 text="Patterns that appear early and are not reliable must be unlearned later: ask a training with "
                 "other settings the same question.",
-                command="pellucid train RECIPE --set keep=[1,2,5]",
+                command="pellucid train RECIPE --set 'keep=[1,2,5]'",
             ),
             exhibits=training_exhibits(subject, grown),
             provenance=Provenance(
@@ -315,8 +317,8 @@ class Knowledge:
             level="noted",
             reason="A description of where an attack acts; how much accuracy it takes is the question of robustness.",
             advice=Advice(
-                text="How far the model withstands attacks is measured by the probe robustness.",
-                command="pellucid audit MODEL DATA --probe robustness",
+                text="How far the model withstands attacks is measured by the robustness profile.",
+                command="pellucid robustness MODEL DATA",
             ),
             measures=tuple(measures[: len(moved.layers) - 1] + measures[len(moved.layers) :]),
             exhibits=attack_exhibits(subject, found, moved),
@@ -419,6 +421,12 @@ def _measures(found: list[KnowledgePoints], rng: Stream) -> list[Measure]:
     return [measures.pop(len(found[0].layers) - 1), *measures]
 
 
+def _shares(found: list[KnowledgePoints], k: int) -> list[float]:
+    """Return the reliable share of layer k in each fit that has any points there."""
+    ratios = [f.layers[k].points.ratio for f in found]
+    return [ratio for ratio in ratios if ratio == ratio]
+
+
 def _share(rows: Tensor) -> Tensor:
     total = rows.sum(0)
     return total[0] / total[1]
@@ -430,16 +438,31 @@ def _answer(found: list[KnowledgePoints], certainty: float) -> str:
         every, right = _counts(found, k)
         share = float(right.sum() / every.sum()) if float(every.sum()) else float("nan")
         text = f"{brief(float(every.mean()))} of {layer.grid[0] * layer.grid[1]} regions in layer {layer.name}"
-        told.append(text + (f", {percent(share)} of them rightly" if share == share else ""))
+        told.append(text + (f" ({percent(share)} of them to the right one)" if share == share else ""))
+    chance = 1 / len(found[0].samples.prior_)
     return (
-        f"Of each image, these point clearly to some class: {'; '.join(told)}. "
+        f"On average {'; '.join(told)} point clearly to some class. By chance {percent(chance)} would be right. "
         "In the picture of the samples length stands for certainty: its correlation with the entropy of the answers "
-        f"is {brief(certainty)} (principal components: {brief(found[0].certainty_pca)}; -1 is best)."
+        f"is {brief(certainty)}, where -1 is best (three principal components reach {brief(found[0].certainty_pca)})."
     )
 
 
 def _cautions(found: list[KnowledgePoints]) -> tuple[str, ...]:
-    notes = [
+    chance = 1 / len(found[0].samples.prior_)
+    near = [
+        found[0].layers[k].name
+        for k in range(len(found[0].layers))
+        if min(_shares(found, k), default=math.inf) < 1.5 * chance
+    ]
+    notes = []
+    if near:
+        notes.append(
+            f"In {listed(near)} some fit finds hardly more right points than chance ({percent(chance)}), or fewer: a "
+            "region there does not tell its class by itself, wherever it lies. Patterns may belong to several classes, "
+            "or the layers above may read each place in a way of its own, as linear layers on flattened maps do. The "
+            "network can be accurate all the same."
+        )
+    notes += [
         f"Counts are means over {len(found)} fits from random starts; the table shows how far they differ.",
         "Each layer's lengths are in units of their own mean, so a layer always has some long regions: compare counts "
         "of the same layer, or shares.",
