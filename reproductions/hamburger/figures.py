@@ -33,9 +33,9 @@ def table(head, rows):
 
 
 def costs(seeds):
-    """Return parameters, milliseconds and megabytes; costs are those of the last seed, where all arms took turns."""
+    """Return milliseconds and megabytes of the last seed with all arms, which took turns."""
     last = seeds[-1]
-    return [f"{last['parameters']:,}", f"{1e3 * last['seconds']:.0f}", f"{last['kept'] / 1e6:.1f}"]
+    return [f"{1e3 * last['seconds']:.0f}", f"{last['kept'] / 1e6:.1f}"]
 
 
 ORDER = ("none", "conv", "attention", "nmf", "vq", "cd", "nmf, 0 steps", "nmf, 1 steps", "nmf, 3 steps")
@@ -49,7 +49,7 @@ def ordered(arms):
 def layers(arms):
     """Return the table of layers."""
     rows = [[arm, spread([s["figures"]["accuracy"] for s in seeds]), *costs(seeds)] for arm, seeds in ordered(arms)]
-    return table(["layer", "accuracy, %", "parameters", "ms a training step of 32", "kept, MB"], rows)
+    return table(["layer", "accuracy, %", "ms a training step of 32", "kept, MB"], rows)
 
 
 def heads(arms):
@@ -60,7 +60,7 @@ def heads(arms):
         figures = [spread([s["figures"][name] for s in seeds]) for name in names]
         rows.append([arm, *figures, str(len(seeds)), *costs(seeds)])
     head = ["head", "mean IoU, %", "sea", "land", "lake", "pixels right, %", "seeds"]
-    return table([*head, "parameters", "ms a training step of 8", "kept, MB"], rows)
+    return table([*head, "ms a training step of 8", "kept, MB"], rows)
 
 
 def picture(parts):

@@ -72,7 +72,7 @@ for seed in wish.seeds.split(","):
         models[arm] = run.model
         found[arm] = {
             "figures": dict(run.figures),
-            "parameters": run.card["parameters"],
+            "parameters": sum(p.numel() for p in run.model.parameters()),
             "minutes": run.card["minutes"],
         }
         print(arm, seed, {key: round(value, 3) for key, value in run.figures.items()}, flush=True)

@@ -46,6 +46,7 @@ def light_ham_from_mmseg(checkpoint: Mapping[str, Any], config: str | Mapping[st
         ModelError: no configuration, another decoder than Light-Ham, or weights that do not fit it.
 
     Example:
+        >>> import torch
         >>> config = {"type": "LightHamHead", "in_channels": [32, 64], "channels": 32, "ham_channels": 32,
         ...     "num_classes": 3, "ham_kwargs": {"MD_R": 16}, "norm_cfg": {"type": "GN", "num_groups": 32}}
         >>> shapes = {"squeeze.conv.weight": (32, 96, 1, 1), "squeeze.gn.weight": (32,), "squeeze.gn.bias": (32,),
