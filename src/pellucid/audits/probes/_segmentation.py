@@ -209,7 +209,7 @@ def _answer(counted: Counted, worst: int, names: tuple[str, ...]) -> str:
     if math.isfinite(mean.low):
         text += f" (95% interval {percent(mean.low)} to {percent(mean.high)})"
     text += (
-        f" on {count(len(counted.subject), 'image')}; {percent(found.pixel_accuracy.value)} of the pixels are right."
+        f" on {count(len(counted.subject), 'image')}. {percent(found.pixel_accuracy.value)} of the pixels are right."
     )
     if mean.value <= found.floor:
         text += f" Always answering the most frequent class would reach {percent(found.floor)}."
