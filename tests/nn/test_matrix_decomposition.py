@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pellucid.core import Stream
 from pellucid.nn import Hamburger, MatrixDecomposition, OneStep, Phantom, Unrolled
-from pellucid.nn._hams import CD, NMF, VQ
+from pellucid.nn._hams import CD, NMF, VQ, Features
 
 KINDS = ("nmf", "vq", "cd")
 
@@ -47,19 +47,19 @@ class TestNMF:
         x = rng.child("a").uniform((1, 5, 1), dtype=torch.float64) * rng.child("b").uniform((1, 1, 7)).double() + 0
         ham = NMF(eps=1e-30)
         _, atoms, codes = factors(1, 5, 7, 1)
-        once = ham.step(x, atoms, codes, None)
+        once = ham.step(Features.of(x), atoms, codes)
         assert error(x, *once) < 1e-14
-        assert error(x, once[0], ham.answer(x, *once, None)) < 1e-14
-        twice = ham.step(x, *once, None)
+        assert error(x, once[0], ham.answer(Features.of(x), *once)) < 1e-14
+        twice = ham.step(Features.of(x), *once)
         assert_close(twice, once, rtol=1e-12, atol=1e-14)
         # The codes alone do not get there: section 9 of the method's corrections.
-        assert error(x, atoms, ham.answer(x, atoms, codes, None)) > 0.1 * float(x.norm())
+        assert error(x, atoms, ham.answer(Features.of(x), atoms, codes)) > 0.1 * float(x.norm())
 
     def test_the_error_never_increases_and_factors_stay_nonnegative(self) -> None:
         x, atoms, codes = factors(4, 8, 20, 3)
         errors = []
         for _ in range(40):
-            atoms, codes = NMF(eps=1e-12).step(x, atoms, codes, None)
+            atoms, codes = NMF(eps=1e-12).step(Features.of(x), atoms, codes)
             errors.append(error(x, atoms, codes))
             assert float(atoms.min()) >= 0
             assert float(codes.min()) >= 0
@@ -69,10 +69,10 @@ class TestNMF:
     def test_scaled_features_scale_the_codes_alone(self) -> None:
         x, atoms, codes = factors(2, 8, 20, 3)
         ham = NMF(eps=1e-30)
-        one, many = ham.step(x, atoms, codes, None), ham.step(7 * x, atoms, codes, None)
+        one, many = ham.step(Features.of(x), atoms, codes), ham.step(Features.of(7 * x), atoms, codes)
         assert_close(many[0], one[0])
         assert_close(many[1], 7 * one[1])
-        assert_close(ham.answer(7 * x, *many, None), 7 * ham.answer(x, *one, None))
+        assert_close(ham.answer(Features.of(7 * x), *many), 7 * ham.answer(Features.of(x), *one))
 
     def test_the_steps_are_those_of_scikit_learn(self) -> None:
         decomposition = pytest.importorskip("sklearn.decomposition")
@@ -82,7 +82,7 @@ class TestNMF:
             warnings.simplefilter("ignore")  # that 25 iterations are few
             found = theirs.fit_transform(x[0].T.numpy().copy(), W=codes[0].numpy().copy(), H=atoms[0].T.numpy().copy())
         for _ in range(25):
-            atoms, codes = NMF(eps=1e-30).step(x, atoms, codes, None)
+            atoms, codes = NMF(eps=1e-30).step(Features.of(x), atoms, codes)
         assert_close(codes[0], torch.from_numpy(found), rtol=1e-5, atol=1e-8)
         assert error(x, atoms, codes) == pytest.approx(float(theirs.reconstruction_err_), rel=1e-5)
 
@@ -103,22 +103,22 @@ class TestCD:
         x, atoms, _ = factors(1, 8, 20, 3)
         ham = CD(beta=0.1)
         unit = torch.eye(8, dtype=torch.float64)[None]
-        p = atoms @ ham.answer(unit, atoms, atoms, None).mT
+        p = atoms @ ham.answer(Features.of(unit), atoms, atoms).mT
         assert_close(p, p.mT)
         values = torch.linalg.eigvalsh(p)
         assert float(values.min()) > -1e-12
         assert float(values.max()) < 1
-        assert_close(atoms @ ham.answer(x, atoms, atoms, None).mT, p @ x)
+        assert_close(atoms @ ham.answer(Features.of(x), atoms, atoms).mT, p @ x)
 
     def test_enough_atoms_give_the_features_back(self) -> None:
         x, atoms, _ = factors(2, 4, 20, 6)
-        assert_close(atoms @ CD(beta=1e-12).answer(x, atoms, atoms, None).mT, x, rtol=1e-8, atol=1e-8)
+        assert_close(atoms @ CD(beta=1e-12).answer(Features.of(x), atoms, atoms).mT, x, rtol=1e-8, atol=1e-8)
 
 
 class TestVQ:
     def test_the_sharpest_softmax_assigns_each_position_to_one_atom(self) -> None:
         x, atoms, codes = factors(2, 8, 20, 3)
-        found = VQ(inv_temperature=1e6).answer(x, atoms, codes, None)
+        found = VQ(inv_temperature=1e6).answer(Features.of(x), atoms, codes)
         assert_close(found.amax(-1), torch.ones(2, 20, dtype=torch.float64))
         nearest = (F.normalize(x, dim=1).mT @ F.normalize(atoms, dim=1)).argmax(-1)
         assert bool((found.argmax(-1) == nearest).all())
@@ -129,7 +129,7 @@ class TestVQ:
         x = (means.repeat_interleave(10, 0) + 0.01 * Stream(0).normal((20, 3), dtype=torch.float64)).T[None]
         atoms = F.normalize(means + 0.2, dim=1).T[None]
         for _ in range(4):
-            atoms, _ = ham.step(x, atoms, atoms, None)
+            atoms, _ = ham.step(Features.of(x), atoms, atoms)
         exact = torch.stack([x[0, :, :10].mean(1), x[0, :, 10:].mean(1)], 1)
         assert_close(F.normalize(atoms[0], dim=0), F.normalize(exact, dim=0), atol=1e-6, rtol=0)
 
@@ -239,7 +239,7 @@ class TestEveryKind:
         x, atoms, codes = factors(1, 5, 6, 2)
         x.requires_grad_()
         ham = {"nmf": NMF(), "vq": VQ(inv_temperature=3), "cd": CD()}[kind]
-        run: Callable[[Tensor], Tensor] = lambda x: atoms @ ham.answer(x, atoms, codes, None).mT  # noqa: E731
+        run: Callable[[Tensor], Tensor] = lambda x: atoms @ ham.answer(Features.of(x), atoms, codes).mT  # noqa: E731
         if kind == "vq":  # its lengths count as constants: on the sphere that is the exact gradient along the sphere
             tangent = Stream(2).normal((1, 5, 6), dtype=torch.float64)
             tangent = tangent - x.detach() * (tangent * x.detach()).sum(1, keepdim=True) / x.detach().square().sum(1)

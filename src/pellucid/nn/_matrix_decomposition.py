@@ -14,14 +14,14 @@ from torch.nn import functional as F
 from pellucid.core import Stream
 
 from ._backwards import OneStep, Phantom
-from ._hams import CD, NMF, VQ, Ham, start_codes
+from ._hams import CD, NMF, VQ, Features, Ham, start_codes
 from ._state import full_precision
 
 KINDS = ("nmf", "vq", "cd")
 AXES = ("spatial", "channel")
 INITS = ("fixed", "random", "learned", "ema")
 
-Watch = Callable[[Tensor, Tensor], None]
+Watch = Callable[[Features, Tensor, Tensor], None]
 
 RATE = 0.9  # of the moving atoms of init="ema", as in the authors' code
 
@@ -205,8 +205,8 @@ class MatrixDecomposition(nn.Module):
             matrix, keep = self._matrix(flat, keep)
             size = matrix.flatten(1).norm(dim=1).clamp_min(torch.finfo(matrix.dtype).tiny)
 
-            def watch(atoms: Tensor, codes: Tensor) -> None:
-                codes = self._ham.answer(matrix, atoms, codes, keep)
+            def watch(of: Features, atoms: Tensor, codes: Tensor) -> None:
+                codes = self._ham.answer(of, atoms, codes)
                 residual.append((matrix - atoms @ codes.mT).flatten(1).norm(dim=1) / size)
 
             start = self._start(matrix, len(x), training=False)
@@ -271,21 +271,22 @@ class MatrixDecomposition(nn.Module):
         taped = steps if isinstance(self.backward, Unrolled) else damped
         whole = isinstance(self.backward, Unrolled) or (isinstance(self.backward, Phantom) and taped == steps)
         grad = torch.is_grad_enabled()
+        with torch.set_grad_enabled(grad and taped > 0):
+            of = Features.of(x, keep, measured=self.kind != "nmf")
         with torch.set_grad_enabled(grad and whole):
             atoms = atoms if whole else atoms.detach()
-            codes = start_codes(self._ham, x, atoms)
-            codes = codes if keep is None else codes * keep
+            codes = start_codes(self._ham, of, atoms)
         for done in range(steps):
             if watch is not None:
-                watch(atoms, codes)
+                watch(of, atoms, codes)
             with torch.set_grad_enabled(grad and done >= steps - taped):
-                found = self._ham.step(x, atoms, codes, keep)
+                found = self._ham.step(of, atoms, codes)
                 if damping < 1 and done >= steps - damped:
                     found = torch.lerp(atoms, found[0], damping), torch.lerp(codes, found[1], damping)
                 atoms, codes = found
         if watch is not None:
-            watch(atoms, codes)
-        return atoms, self._ham.answer(x, atoms, codes, keep)
+            watch(of, atoms, codes)
+        return atoms, self._ham.answer(of, atoms, codes)
 
     def _start(self, x: Tensor, b: int, *, training: bool | None = None) -> Tensor:
         """Return the atoms before the first step: (b * heads, d, rank)."""
