@@ -39,6 +39,10 @@ from .._wording import brief, count, in_percent, listed, percent
 from ._concept_map_exhibits import atom_name, exhibits_of
 
 SAMPLES = {"quick": 32, "full": 96}
+PER_CLASS = {"quick": 5, "full": 20}
+"""Samples of each class where there is one label per sample; an image of many pixels says more."""
+
+MOST = 500
 SHOWN = 6
 
 _MEMORY = 2**30
@@ -54,7 +58,8 @@ class ConceptAtoms:
     """Maps, use and residual of each matrix-decomposition layer, its atoms matched to masks or classes.
 
     Args:
-        samples: how many samples are looked at; 96 if not given, 32 when quick.
+        samples: how many samples are looked at; if not given 96, 32 when quick, and more of classifiers with many
+            classes.
     """
 
     dense: ClassVar[bool] = True
@@ -76,7 +81,7 @@ class ConceptAtoms:
             return Need(
                 0, 0, skip=f"{subject.name} holds no matrix-decomposition layer (nn.MatrixDecomposition, nn.Hamburger)"
             )
-        wanted = min(_most(subject), self.samples or SAMPLES[effort])
+        wanted = self._wanted(subject, effort)
         least = min(wanted, 8)
         return Need(
             least + min(least, SHOWN),
@@ -84,10 +89,14 @@ class ConceptAtoms:
             remark=f"looks at fewer than {count(wanted, 'sample')}",
         )
 
+    def _wanted(self, subject: Subject, effort: Effort) -> int:
+        many = 0 if subject.dense or subject.labels is None else PER_CLASS[effort] * subject.n_classes
+        return min(_most(subject), self.samples or max(SAMPLES[effort], min(MOST, many)))
+
     def __call__(self, subject: Subject, budget: int, rng: Stream, *, work: Work = ALONE) -> list[Finding]:
         """Answer in one finding per layer."""
         work.need_all(self.name)
-        most = min(_most(subject), self.samples or SAMPLES["full"])
+        most = self._wanted(subject, "full")
         n = max(k for k in range(1, most + 1) if k == 1 or k + min(k, SHOWN) <= budget)
         part = subject.take(draw(subject, n, rng=rng.child("samples")))
         shown = part.take(_most_mixed(part, SHOWN) if part.dense else draw(part, SHOWN, rng=rng.child("shown")))
