@@ -38,5 +38,6 @@ def again(subject: Subject, *changes: str, shipped: str = "RECIPE.toml") -> str:
         shipped: the recipe to name where the model's own is not known.
     """
     own = subject.records.get("recipe")
-    recipe = shipped if own is None else shlex.quote(str(own.parent))
+    # Without the rest of an absolute path, as everywhere in a report: it is that of one machine.
+    recipe = shipped if own is None else shlex.quote(own.parent.name if own.is_absolute() else str(own.parent))
     return " ".join(("pellucid train", recipe, *(f"--set {shlex.quote(each)}" for each in changes), "--out runs/again"))

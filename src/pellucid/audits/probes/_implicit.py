@@ -153,14 +153,17 @@ def _answer(
     where = f"The layer {view.layer}" if layers > 1 else "The implicit layer"
     text = (
         f"{where} settles on {percent(converged.value)} of {count(len(view.converged), 'sample')} within "
-        f"{count(view.max_iter, 'step')} of {view.solver}, after {brief(float(view.steps.double().mean()))} on average."
+        f"{count(view.max_iter, 'step')} of {view.solver}"
     )
+    if bool(view.converged.any()):
+        text += f", those after {brief(_mean(view.steps[view.converged].double()))} on average"
+    text += "."
     if changed is not None:
         turned = int(view.changed.sum()) if view.changed is not None else 0
         text += (
-            " No answer changes when it may go on."
+            " No answer changes when the solver may go on."
             if not turned
-            else f" {percent(changed.value)} of the answers change when it may go on."
+            else f" {percent(changed.value)} of the answers change when the solver may go on."
         )
     own = view.own
     if own is not None and own.name != "exact" and math.isfinite(cosine):
@@ -432,7 +435,7 @@ def _residuals(view: EquilibriumView) -> Curve:
         y=Axis("share of the samples", "%"),
         lines=(Line(name="samples", x=numbers(range(len(counts))), y=numbers(counts / counts.sum())),),
         bars=True,
-        categories=tuple(f"{10 ** ((k + 1) / 3):.1e}" for k in range(first, last + 1)),
+        categories=tuple(f"{10 ** ((k + 1) / 3):.2g}" for k in range(first, last + 1)),
         caption=f"The tolerance is {view.tol:g}.",
     )
 
