@@ -113,6 +113,7 @@ drawn = []
 for part, made, title, figure in (
     ("layers", layers, "accuracy, %", "accuracy"),
     ("heads", heads, "mean IoU, %", "mean_iou"),
+    ("balanced", heads, "mean IoU, balanced, %", "mean_iou"),
 ):
     if arms := read(part):
         put(HERE / "README.md", part, made(arms))

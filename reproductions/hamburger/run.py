@@ -1,6 +1,6 @@
 """Train a small classifier with each layer between its convolutions, or a segmenter with each head.
 
-python reproductions/hamburger/run.py --part layers|heads [--seeds 0,1,2] [--arms nmf,cd] [--quick]
+python reproductions/hamburger/run.py --part layers|heads|balanced [--seeds 0,1,2] [--arms nmf,cd] [--quick]
 
 All arms of a part have as many weights. What is in results is not trained again. Then: figures.py.
 """
@@ -23,6 +23,7 @@ HEADS = {"conv": ("model.head=conv",), "attention": ("model.head=attention",)}
 HEADS |= {kind: ("model.head=light-ham", f"model.ham={kind}") for kind in ("nmf", "vq", "cd")}
 PARTS = {"layers": ("hamburger-fashion-mnist", (), LAYERS)}
 PARTS |= {"heads": ("light-ham-blue-marble", ("epochs=6",), HEADS)}
+PARTS |= {"balanced": ("light-ham-blue-marble", ("epochs=6", "objective.class_balance=counts"), HEADS)}
 QUICK = ("limit=64", "epochs=1", "test.limit=32")
 
 
