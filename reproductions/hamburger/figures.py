@@ -112,8 +112,7 @@ def put(file, mark, text):
 drawn = []
 for part, made, title, figure in (
     ("layers", layers, "accuracy, %", "accuracy"),
-    ("heads", heads, "mean IoU, %", "mean_iou"),
-    ("balanced", heads, "mean IoU, balanced, %", "mean_iou"),
+    ("balanced", heads, "mean IoU, %", "mean_iou"),
 ):
     if arms := read(part):
         put(HERE / "README.md", part, made(arms))

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from .._hamburger import Hamburger
 from .._light_ham import LightHamHead
 from .._matrix_decomposition import MatrixDecomposition
+from ._context import Attention
 
 Positive = Annotated[int, Meta(ge=1)]
 Width = Annotated[int, Meta(ge=8, multiple_of=8)]
@@ -103,27 +104,6 @@ class Segmenter(nn.Module):
         return F.interpolate(logits, size, mode="bilinear", align_corners=False)
 
 
-class GlobalAttention(nn.Module):
-    """One head of self-attention over all places, half as wide as its input: what a Hamburger stands in for.
-
-    Args:
-        channels: of the maps, even.
-        norm: what makes the normalization.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.lower = nn.Conv1d(channels, 3 * (channels // 2), 1)
-        self.upper = nn.Conv1d(channels // 2, channels, 1, bias=False)
-        self.norm = _norm(channels)
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Return maps in which each place knows of all others."""
-        query, key, value = self.lower(x.flatten(2)).mT.chunk(3, 2)
-        mixed = F.scaled_dot_product_attention(query.contiguous(), key.contiguous(), value.contiguous())
-        return F.relu(x + self.norm(self.upper(mixed.mT)).unflatten(2, x.shape[2:]))
-
-
 class LocalContext(nn.Module):
     """Three by three places through a narrow layer, with as many parameters as the two others.
 
@@ -145,7 +125,7 @@ class LocalContext(nn.Module):
 
 def _context(settings: SegmenterSettings) -> nn.Module:
     if settings.head == "attention":
-        return GlobalAttention(settings.width)
+        return Attention(settings.width, _norm)
     if settings.head == "conv":
         return LocalContext(settings.width)
     ham = MatrixDecomposition(settings.width, settings.rank, kind=settings.ham, steps=settings.steps)
