@@ -5,8 +5,16 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pellucid.explain import SpectrumSettings, and_or_graph, bottleneck, signed_order_curve
+from pellucid.explain import (
+    SpectrumSettings,
+    and_or_graph,
+    bottleneck,
+    concept_maps,
+    match_concepts,
+    signed_order_curve,
+)
 from pellucid.games import Patches
+from pellucid.nn import MatrixDecomposition
 
 
 def test_explanations_show_their_numbers(rng):
@@ -26,3 +34,14 @@ def test_explanations_show_their_numbers(rng):
         assert "<svg" in result._repr_html_()
         assert len(result._repr_html_()) < 20_000
         assert repr(result) == str(result)
+
+
+def test_concept_maps_show_their_atoms(rng):
+    x, masks = rng.uniform((6, 3, 8, 8)), rng.integers(2, (6, 8, 8))
+    (found,) = concept_maps(nn.Sequential(MatrixDecomposition(3, rank=2)), x)
+    assert "atoms: 2" in str(found)
+    assert "places: 8 x 8" in str(found)
+    assert "<svg" in found._repr_html_()
+    matches = match_concepts(found.maps, masks, 2, rng=rng)
+    assert "IoU is that of the 3 others" in str(matches)
+    assert repr(matches) == str(matches)

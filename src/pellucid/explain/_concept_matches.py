@@ -98,6 +98,7 @@ def match_concepts(
         >>> found.best.tolist(), found.best_score.tolist()
         ([0, 1, 2], [1.0, 1.0, 1.0])
     """
+    maps, labels = maps.detach().cpu(), labels.cpu()
     _check(maps, labels, n_classes)
     n = len(maps)
     order = rng.child("halves").at(torch.arange(n) if ids is None else ids).bits((n,)).argsort(stable=True)

@@ -10,6 +10,8 @@ from ._and_or_graph import AndOrGraph
 from ._attack_attribution import AttackAttribution
 from ._attack_orders import AttackOrders
 from ._components import PerturbationComponents
+from ._concept_maps import ConceptMaps
+from ._concept_matches import ConceptMatches
 from ._knowledge import KnowledgePoints
 from ._signed_orders import SignedCurve
 from ._spectrum import BottleneckSpectrum
@@ -146,6 +148,44 @@ def _knowledge(result: KnowledgePoints) -> Panel:
     )
 
 
+def _concept_maps(result: ConceptMaps) -> Panel:
+    use, residual = result.usage.mean(0), result.residual.mean((0, 1))
+    order = use.argsort(descending=True, stable=True)
+    return Panel(
+        f"Atoms of {result.layer}",
+        "" if result.steady else "Each evaluation starts at new random atoms: these are those of one draw.",
+        facts=(
+            ("inputs", len(result.maps)),
+            ("atoms", result.atoms),
+            ("places", " x ".join(map(str, result.maps.shape[2:]))),
+            ("needed, mean", number(result.needed.double().mean())),
+            ("never used", int(result.unused.sum())),
+            ("residual", number(residual[-1])),
+        ),
+        columns=("atom (column)", "carries, mean", "most", "keeps its number"),
+        rows=tuple(
+            (int(a), number(use[a]), number(result.usage[:, a].max()), number(result.steadiness[a])) for a in order
+        ),
+        curve=Spark((numbers(residual),), label="Residual after each step"),
+    )
+
+
+def _concept_matches(result: ConceptMatches) -> Panel:
+    score = {"iou": "IoU", "auc": "AUC"}[result.measure]
+    return Panel(
+        "Which class each atom follows",
+        f"Classes chosen on {len(result.chosen_on)} samples; {score} is that of the {len(result.scored_on)} others.",
+        facts=(("atoms", len(result.best)), ("follow a class", int(result.clear.sum()))),
+        columns=("atom (row)", "class", score, "by chance", "follows it"),
+        rows=tuple(
+            (a, int(best), number(result.best_score[a]), number(result.best_chance[a]), "yes" if clear else "no")
+            for a, (best, clear) in enumerate(zip(result.best, result.clear, strict=True))
+        ),
+    )
+
+
+showing(_concept_maps)(ConceptMaps)
+showing(_concept_matches)(ConceptMatches)
 showing(_knowledge)(KnowledgePoints)
 showing(_attack_orders)(AttackOrders)
 showing(_spectrum)(BottleneckSpectrum)
