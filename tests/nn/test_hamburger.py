@@ -86,6 +86,26 @@ class TestHamburger:
         block(norm=lambda channels: nn.GroupNorm(8, channels))(x)
 
 
+def test_a_block_tells_each_position_what_the_whole_image_says() -> None:
+    # Three positions in ten show the image's class; all are to answer it.
+    rng = Stream(0)
+    y = (rng.child("y").uniform((64,)) < 0.5).long()
+    shown = rng.child("shown").uniform((64, 1, 6, 6)) < 0.3
+    x = 0.3 * rng.child("x").normal((64, 8, 6, 6)) + 3 * shown * F.one_hot(y, 8)[:, :, None, None]
+    right = {}
+    for kind in ("none", "attention", "nmf", "vq", "cd"):
+        with Stream(1).forked():
+            net = nn.Sequential(context(kind, 8, rank=1, norm="batch"), nn.Conv2d(8, 2, 1))  # type: ignore[arg-type]
+            optimizer = torch.optim.Adam(net.parameters(), lr=0.03)
+            for _ in range(40):
+                optimizer.zero_grad()
+                F.cross_entropy(net(x), y[:, None, None].expand(-1, 6, 6)).backward()
+                optimizer.step()
+        right[kind] = float((net.eval()(x).argmax(1) == y[:, None, None]).float().mean())
+    assert right.pop("none") < 0.75
+    assert min(right.values()) > 0.9
+
+
 class TestLightHam:
     def test_maps_of_several_sizes(self) -> None:
         head = LightHamHead([8, 16], 32, 3).eval()
