@@ -118,7 +118,7 @@ def multiply_adds(name: str, part: str, n: int, channels: int = CHANNELS) -> int
     elif name == "nmf":
         core = STEPS * (2 * n * d * r + 2 * n * r * r + 2 * d * r * r) + 3 * n * d * r + n * r * r + d * r * r
     else:
-        core = STEPS * 2 * n * d * r + 3 * n * d * r + (d * r * r if name == "cd" else 0)
+        core = STEPS * 2 * n * d * r + 2 * n * d * r + (2 * d * r * r if name == "cd" else 0)
     maps = 2 if name in ("nmf", "vq", "cd") else 4
     return core + (maps * n * d * d if part == "block" else 0)
 

@@ -113,6 +113,8 @@ Ham = NMF | VQ | CD
 
 def start_codes(ham: Ham, of: Features, atoms: Tensor) -> Tensor:
     """Return the codes before the first step: a softmax over atoms of the inner products."""
+    if not isinstance(ham, NMF):
+        return of.x.new_zeros(())  # their steps begin with codes of their own
     return _kept(F.softmax(ham.inv_temperature * (of.x.mT @ atoms), dim=-1), of.keep)
 
 
