@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable
 
@@ -283,6 +284,23 @@ def test_memory_for_the_backward_pass_does_not_grow_with_steps() -> None:
     assert few == many
     few, many = (saved_bytes(doubled(time_steps=steps, backward=Surrogate()), x) for steps in (10, 100))
     assert many > 5 * few
+
+
+def peak_bytes(layer: FeedbackSpiking, x: Tensor) -> int:
+    """The most that all tensors alive in a training step hold, beyond those before it."""
+    layer(x).sum().backward()  # the parameters' gradients are there from now on
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        layer(x).sum().backward()
+    assert profiler.profiler is not None
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    return max(itertools.accumulate(event.nbytes() for event in events))
+
+
+def test_peak_memory_of_a_training_step_does_not_grow_with_steps() -> None:
+    x = torch.randn(64, 5, dtype=torch.float64)
+    few, many = (peak_bytes(doubled(time_steps=steps), x) for steps in (10, 200))
+    assert few == many
 
 
 def test_surrogate_trains_the_same_spikes() -> None:
