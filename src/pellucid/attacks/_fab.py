@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pellucid.core import Model, ModelError, Perturbed, Stream, logit
+from pellucid.core import Model, Perturbed, Stream
 
 from ._balls import L2, Linf
 from ._candidates import Candidates, attackable, borrowed
@@ -116,20 +116,11 @@ def _follow(walk: _Walk, delta: Tensor, goal: Tensor | None) -> None:
     """Walk from `delta` along the boundary to the class `goal`, or to the target if there is one."""
     norm = walk.how.norm
     for _ in range(walk.how.steps):
-        leaf = delta.detach().requires_grad_()
-        logits = walk.asked.answer(walk.render(leaf))
-        fooled, margin = walk._judged(logits)
-        loss = margin if goal is None else (logit(logits, goal) - logit(logits, walk.asked.y)).to(margin)
-        if not loss.requires_grad:
-            raise ModelError("the model's output does not depend on its input by any gradient; use a random search")
-        (grad,) = torch.autograd.grad(loss.sum(), leaf)
-        walk.asked.evaluations += len(walk.x)
+        fooled, margin, loss, grad = walk.slope(delta, goal)
         with torch.no_grad():
-            if walk.free is not None:
-                grad = grad * walk.free
             walk.asked.note(grad.flatten(1).abs().amax(1))
-            walk._keep(delta, fooled, margin.detach())
-            rise = -loss.detach()
+            walk._keep(delta, fooled, margin)
+            rise = -loss
             ahead = _shortest(grad, rise, walk.low - delta, walk.high - delta, norm)
             home = _shortest(grad, rise + (grad * delta).flatten(1).sum(1), walk.low, walk.high, norm)
             far, near = walk.size(ahead), walk.size(home)

@@ -255,20 +255,11 @@ class _Walk:
         for step in range(steps):
             turn = (1 + math.cos(math.pi * step / steps)) / 2
             rate, length = _SLOWEST + (_fastest(steps) - _SLOWEST) * turn, 0.01 + 0.99 * turn
-            leaf = delta.detach().requires_grad_()
-            logits = self.asked.answer(self.render(leaf))
-            fooled, margin = self._judged(logits)
-            loss = margin if goal is None else (logit(logits, goal) - logit(logits, self.asked.y)).to(margin)
-            if not loss.requires_grad:
-                raise ModelError("the model's output does not depend on its input by any gradient; use a random search")
-            (grad,) = torch.autograd.grad(loss.sum(), leaf)
-            self.asked.evaluations += len(self.x)
+            fooled, margin, loss, grad = self.slope(delta, goal)
             with torch.no_grad():
-                if self.free is not None:
-                    grad = grad * self.free
-                size = self._keep(delta, fooled, margin.detach())
+                size = self._keep(delta, fooled, margin)
                 # Where the linear model of the loss puts the boundary: so far away.
-                reach = _ratio(loss.detach().abs(), self._slope(grad))
+                reach = _ratio(loss.abs(), self._steepness(grad))
                 own = torch.where(fooled, torch.minimum(own, size), own)
                 eps = self._radius(eps, size, own, fooled, reach, rate)
                 least = torch.where(own.isfinite(), 0, reach)
@@ -276,7 +267,25 @@ class _Walk:
         self.look(delta)
         self._shorten()
 
-    def _slope(self, grad: Tensor) -> Tensor:
+    def slope(self, delta: Tensor, goal: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return, at `delta`, who is fooled, the margin, and the loss whose gradient comes last, by free parameters.
+
+        The loss is the margin, or the lead of the class `goal` on the true one.
+
+        Raises:
+            ModelError: there is no gradient.
+        """
+        leaf = delta.detach().requires_grad_()
+        logits = self.asked.answer(self.render(leaf))
+        fooled, margin = self._judged(logits)
+        loss = margin if goal is None else (logit(logits, goal) - logit(logits, self.asked.y)).to(margin)
+        if not loss.requires_grad:
+            raise ModelError("the model's output does not depend on its input by any gradient; use a random search")
+        (grad,) = torch.autograd.grad(loss.sum(), leaf)
+        self.asked.evaluations += len(self.x)
+        return fooled, margin.detach(), loss.detach(), grad if self.free is None else grad * self.free
+
+    def _steepness(self, grad: Tensor) -> Tensor:
         dual = self._dual(grad)
         self.asked.note(dual)
         return dual
