@@ -5,7 +5,7 @@ python reproductions/implicit/figures.py
 
 import json
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 
 HERE = Path(__file__).resolve().parent
 
@@ -62,8 +62,9 @@ def plain(runs):
         steps = spread([s["steps"] for s in seeds]) if "steps" in seeds[0] else "-"
         settled = spread([s["settled"] for s in seeds], 100, 0) if "settled" in seeds[0] else "-"
         accuracy, minutes = ([s[key] for s in seeds] for key in ("accuracy", "minutes"))
-        rows.append([arm, spread(accuracy, 100), spread(minutes, 60, 0), steps, settled])
-    return table(["network", "accuracy, %", "seconds", "solver steps", "settled, %"], rows)
+        parameters = f"{seeds[0]['parameters']:,}" if "parameters" in seeds[0] else "-"
+        rows.append([arm, parameters, spread(accuracy, 100), f"{60 * median(minutes):.0f}", steps, settled])
+    return table(["network", "parameters", "accuracy, %", "seconds (median)", "solver steps", "settled, %"], rows)
 
 
 def put(file, mark, text):
@@ -73,8 +74,9 @@ def put(file, mark, text):
     file.write_text(page[: page.index("\n", begin) + 1] + text + "\n" + page[end:])
 
 
-for name, made in (("pictures", pictures), ("graphs", plain), ("text", plain)):
+DOCS = HERE.parents[1] / "docs" / "methods" / "implicit-models.md"
+for name, made in (("pictures", pictures), ("graphs", plain), ("text", plain), ("mdeq", plain)):
     if runs := read(name):
         put(HERE / "README.md", name, made(runs))
-        if name == "pictures":
-            put(HERE.parents[1] / "docs" / "methods" / "implicit-models.md", "when-not", made(runs))
+        if name in ("pictures", "text"):
+            put(DOCS, "when-not" if name == "pictures" else "when-not-text", made(runs))
