@@ -67,6 +67,10 @@ def test_planted_atoms_follow_their_classes_wholly(stride):
     rows = {row[0]: row for row in table(finding).rows}
     assert [rows[f"atom {k + 1}"][4] for k in range(3)] == ["sea", "land", "lake"]
     assert all(row[5] > 0.99 and row[6] < 0.5 and row[7] == "yes" for row in rows.values())
+    # Without its atom a class is not answered any more, but where all are zero the first one is.
+    assert [rows[f"atom {k + 1}"][9] > 0.99 for k in range(3)] == [False, True, True]
+    assert "Without the layer's answer" in finding.answer
+    assert found["decomposition_effect"] > found["atom_effect"] > 20
     # The name is that of the user's own model, also where its answers are enlarged.
     assert finding.measure.name == "atoms_matched[ham]"
 
@@ -133,16 +137,22 @@ def test_a_classifier_is_asked_by_itself_and_its_atoms_matched_by_use(images):
     viewer = next(e for e in finding.exhibits if isinstance(e, Overlays))
     assert viewer.classes == ()
     assert ", answered " in viewer.pictures[0].caption
-    assert finding.provenance.evaluations == 24 + 6
+    assert finding.provenance.evaluations == 24 + 6 + 6 * (2 + 3)
+    assert "on 6 images" in finding.answer
 
 
 def test_each_layer_has_its_finding_and_the_budget_is_kept(images):
     subject = classifier(images, blocks=2)
     need = MORE["concept-maps"].need(subject, effort="quick")
-    assert (need.least, need.wanted) == (14, 30)
+    assert (need.least, need.wanted) == (14, 24 + 6 * (1 + 2 * (2 + 3)))
     findings = MORE["concept-maps"](subject, need.least, Stream(0))
     assert [f.name for f in findings] == ["concept-maps[body.0.ham]", "concept-maps[body.1.ham]"]
     assert sum(f.provenance.evaluations for f in findings) == 14
+    assert "changes" not in table(findings[0]).columns
+    assert any("does not show that the answer rests on it" in text for text in findings[0].cautions)
+    findings = MORE["concept-maps"](subject, need.wanted, Stream(0))
+    assert sum(f.provenance.evaluations for f in findings) == need.wanted
+    assert all("changes" in table(f).columns for f in findings)
     assert "in body.0.ham" in findings[0].answer
 
 

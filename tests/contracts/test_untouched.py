@@ -132,6 +132,7 @@ def _with_auto_attack(scene: Scene) -> Any:
 
 CALLS: dict[str, Case] = {
     "core.Subject": lambda s: Subject(s.model, s.x, s.y, surrogates={"other": s.model}),
+    "core.Subject.logit_batches": lambda s: list(s.subject.logit_batches(batch_size=2)),
     "core.Subject.logits": lambda s: s.subject.logits(batch_size=2),
     "core.Subject.take": lambda s: s.subject.take(torch.tensor([1])),
     "core.Subject.digest": lambda s: s.subject.digest(),
@@ -207,6 +208,9 @@ CALLS: dict[str, Case] = {
     "explain.implicit_layers": lambda s: explain.implicit_layers(s.model),
     "explain.concept_maps": lambda s: explain.concept_maps(
         nn.Sequential(MatrixDecomposition(1, rank=1, init="ema"), s.model), s.x, batch_size=2
+    ),
+    "explain.atom_effects": lambda s: explain.atom_effects(
+        nn.Sequential(MatrixDecomposition(1, rank=1, init="ema"), s.model), s.x, layer="0", batch_size=2
     ),
     "explain.decomposition_layers": lambda s: explain.decomposition_layers(s.model),
     "metrics.attacked": lambda s: metrics.attacked(s.model, s.x, s.y, _attack_at(0.1), rng=s.rng, batch_size=2),

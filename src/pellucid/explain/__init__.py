@@ -2,6 +2,7 @@
 
 from . import _panels  # noqa: F401 - gives the results their form in notebooks and terminals
 from ._and_or_graph import AndOrGraph, Coalition, Kind, Logic, Node, Pattern
+from ._atom_effects import AtomEffects, atom_effects, cost_atom_effects
 from ._attack_attribution import (
     AttackAttribution,
     attack_attribution,
@@ -93,6 +94,7 @@ __all__ = [
     "OFFICIAL_PAIRS",
     "QUICK",
     "AndOrGraph",
+    "AtomEffects",
     "AttackAttribution",
     "AttackGame",
     "AttackOrders",
@@ -144,6 +146,7 @@ __all__ = [
     "and_or_graph",
     "and_or_graph_of",
     "and_or_graphs",
+    "atom_effects",
     "attack_attribution",
     "attack_orders",
     "attack_regions",
@@ -158,6 +161,7 @@ __all__ = [
     "concept_table",
     "correction_rate",
     "cost_and_or_graph",
+    "cost_atom_effects",
     "cost_attack_attribution",
     "cost_attack_orders",
     "cost_bottleneck",

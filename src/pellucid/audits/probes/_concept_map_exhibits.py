@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pellucid.core import Axis, Curve, Exhibit, Line, Overlays, Subject, Table, number, numbers
-from pellucid.explain import ConceptMaps, ConceptMatches
+from pellucid.core import Axis, Curve, Exhibit, Line, Number, Overlays, Subject, Table, number, numbers
+from pellucid.explain import AtomEffects, ConceptMaps, ConceptMatches
 
 from .._dense import laid_over, mask_map, strength_map
 from .._players import is_image
@@ -28,7 +28,12 @@ def atom_name(atom: int) -> str:
 
 
 def exhibits_of(
-    subject: Subject, shown: Subject, answers: Tensor, maps: ConceptMaps, matches: ConceptMatches | None
+    subject: Subject,
+    shown: Subject,
+    answers: Tensor,
+    maps: ConceptMaps,
+    matches: ConceptMatches | None,
+    effects: AtomEffects | None,
 ) -> list[Exhibit]:
     """Return the exhibits of one layer.
 
@@ -38,11 +43,12 @@ def exhibits_of(
         answers: the model's answers to these, one per sample or pixel.
         maps: of all samples.
         matches: what the atoms follow; None where nothing was matched.
+        effects: what changes on the shown samples when atoms are left out; None where that was not tried.
     """
     exhibits: list[Exhibit] = []
     if is_image(subject) and maps.maps.ndim == 4 and 1 not in maps.maps.shape[2:]:
         exhibits.append(_viewer(subject, shown, answers, maps, matches))
-    exhibits.append(_atoms(subject, maps, matches))
+    exhibits.append(_atoms(subject, maps, matches, effects))
     if maps.steps:
         exhibits.append(_steps(maps))
     exhibits.append(_use(maps))
@@ -126,7 +132,7 @@ def _said(subject: Subject, maps: ConceptMaps, matches: ConceptMatches | None, r
     return f"{text} It is used for {name}: AUC {brief(score)}, by chance {brief(chance)}."
 
 
-def _atoms(subject: Subject, maps: ConceptMaps, matches: ConceptMatches | None) -> Table:
+def _atoms(subject: Subject, maps: ConceptMaps, matches: ConceptMatches | None, effects: AtomEffects | None) -> Table:
     use, steadiness = maps.usage.mean(0), maps.steadiness
     rows: list[tuple[str | int | float | None, ...]] = []
     for atom in _order(maps, matches)[:MOST_ROWS]:
@@ -141,6 +147,8 @@ def _atoms(subject: Subject, maps: ConceptMaps, matches: ConceptMatches | None) 
             row += ["" if best < 0 else subject.class_names[best]]
             row += [number(matches.best_score[atom]), number(matches.best_chance[atom])]
             row += ["yes" if bool(matches.clear[atom]) else "no"]
+        if effects is not None:
+            row += _effect(effects, atom, None if matches is None else int(matches.best[atom]))
         rows.append(tuple(row))
     columns = ["atom", "carries, mean", "carries, most", "keeps its number"]
     units = ["", "%", "%", "%"]
@@ -157,11 +165,28 @@ def _atoms(subject: Subject, maps: ConceptMaps, matches: ConceptMatches | None) 
             f"{len(matches.scored_on)} others. It follows the class where the {score} lies further above chance than "
             "that of any atom when labels of other samples are taken."
         )
+    if effects is not None:
+        columns += ["changes", "of its class"]
+        units += ["%", "%"]
+        caption += (
+            f" Changes: share of the {'pixels' if subject.dense else 'answers'} on the shown samples that become "
+            "another class when the atom is left out; of its class: among those answered with the closest class."
+        )
     if len(rows) < maps.atoms:
         caption += f" The first {len(rows)} of {maps.atoms} are listed."
     return Table(
         title="The atoms in numbers", columns=tuple(columns), rows=tuple(rows), units=tuple(units), caption=caption
     )
+
+
+def _effect(effects: AtomEffects, atom: int, best: int | None) -> list[Number]:
+    """Return which share of all answers, and of those with a class, changes without an atom."""
+    place = (effects.atoms == atom).nonzero()
+    if not len(place):
+        return [None, None]
+    row = int(place[0, 0])
+    own = None if best is None or best < 0 else number(effects.by_class[row, best])
+    return [number(effects.changed[row]), own]
 
 
 def _steps(maps: ConceptMaps) -> Curve:

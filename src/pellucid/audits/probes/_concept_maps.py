@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, final
 
@@ -24,9 +25,12 @@ from pellucid.core import (
     numbers,
 )
 from pellucid.explain import (
+    AtomEffects,
     ConceptMaps,
     ConceptMatches,
+    atom_effects,
     concept_maps,
+    cost_atom_effects,
     decomposition_layers,
     match_concepts,
 )
@@ -36,7 +40,7 @@ from .._batches import forwards
 from .._players import is_image
 from .._samples import draw, ids_of
 from .._wording import brief, count, in_percent, listed, percent
-from ._concept_map_exhibits import atom_name, exhibits_of
+from ._concept_map_exhibits import MOST_ATOMS, atom_name, exhibits_of
 
 SAMPLES = {"quick": 32, "full": 96}
 PER_CLASS = {"quick": 5, "full": 20}
@@ -76,7 +80,7 @@ class ConceptAtoms:
         return bool(decomposition_layers(subject.model))
 
     def need(self, subject: Subject, *, effort: Effort) -> Need:
-        """One forward per sample, and another one of those shown."""
+        """One forward per sample; of those shown another one, one with each atom left out and one without any."""
         if not decomposition_layers(subject.model):
             return Need(
                 0, 0, skip=f"{subject.name} holds no matrix-decomposition layer (nn.MatrixDecomposition, nn.Hamburger)"
@@ -85,8 +89,8 @@ class ConceptAtoms:
         least = min(wanted, 8)
         return Need(
             least + min(least, SHOWN),
-            wanted + min(wanted, SHOWN),
-            remark=f"looks at fewer than {count(wanted, 'sample')}",
+            wanted + min(wanted, SHOWN) * (1 + _left_out(subject)),
+            remark=f"looks at fewer than {count(wanted, 'sample')}, or leaves no atom out",
         )
 
     def _wanted(self, subject: Subject, effort: Effort) -> int:
@@ -106,13 +110,42 @@ class ConceptAtoms:
         prefix = _wrapping(part.model)
         layers = [replace(maps, layer=maps.layer.removeprefix(prefix)) for maps in found]
         answers = shown.logits(batch_size=forwards(shown)).argmax(1)
+        effects = self._effects(shown, found, budget - n - len(shown), work.part(0.8, 1))
         spent = share_out(n + len(shown), len(layers))
         findings = [
-            self._finding(part, shown, answers, maps, len(layers), cost, rng.child(maps.layer))
-            for maps, cost in zip(layers, spent, strict=True)
+            self._finding(part, shown, answers, maps, effect, len(layers), cost, rng.child(maps.layer))
+            for maps, effect, cost in zip(layers, effects, spent, strict=True)
         ]
         work.on_step(1, 1)
         return findings
+
+    def _effects(
+        self, shown: Subject, found: Sequence[ConceptMaps], budget: int, work: Work
+    ) -> list[AtomEffects | None]:
+        """Return what changes when atoms are left out; None for layers called twice, and where the budget ends."""
+        once = [maps.layer for maps in found]
+        effects: list[AtomEffects | None] = []
+        for number_, maps in enumerate(found):
+            twice = f"{maps.layer} (call 2)" in once or maps.layer not in decomposition_layers(shown.model)
+            atoms = maps.usage.mean(0).argsort(descending=True, stable=True)[:MOST_ATOMS].sort().values.tolist()
+            # The atoms as they are were answered before, but inside another forward: counted again.
+            cost = cost_atom_effects(len(shown), len(atoms))
+            if twice or cost > budget:
+                effects.append(None)
+                continue
+            budget -= cost
+            part = work.part(number_ / len(found), (number_ + 1) / len(found))
+            effects.append(
+                atom_effects(
+                    shown.model,
+                    shown.inputs,
+                    layer=maps.layer,
+                    atoms=atoms,
+                    batch_size=forwards(shown),
+                    on_step=part.on_step,
+                )
+            )
+        return effects
 
     def _finding(
         self,
@@ -120,6 +153,7 @@ class ConceptAtoms:
         shown: Subject,
         answers: Tensor,
         maps: ConceptMaps,
+        effects: AtomEffects | None,
         layers: int,
         spent: int,
         rng: Stream,
@@ -131,32 +165,33 @@ class ConceptAtoms:
             unused=float(maps.unused.double().mean()),
             residual=float(residual[:, -1].mean()),
         )
-        measures = _measures(subject, maps, matches, rng.child("interval"))
+        measures = _measures(subject, maps, matches, effects, rng.child("interval"))
         return Finding(
             probe=self.name,
             name=self.name if layers == 1 else f"{self.name}[{maps.layer}]",
             question=self.question,
-            answer=_answer(subject, maps, matches, layers),
+            answer=_answer(subject, maps, matches, layers) + _rests(shown, effects),
             measure=measures[0],
             level=judged.level,
             reason=judged.reason,
             advice=_advice(maps),
             measures=tuple(measures[1:]),
-            exhibits=tuple(exhibits_of(subject, shown, answers, maps, matches)),
+            exhibits=tuple(exhibits_of(subject, shown, answers, maps, matches, effects)),
             provenance=Provenance(
                 seed=0,
-                evaluations=spent,
+                evaluations=spent + (0 if effects is None else effects.evaluations),
                 sample_ids=ids_of(subject),
                 settings={
                     "layer": maps.layer,
                     "decomposition": f"{maps.kind}, {maps.heads} x {maps.rank} atoms, {maps.steps} steps",
                     "map": "code times length of the atom",
+                    "left out": "none" if effects is None else f"{len(effects.atoms)} atoms, on {len(shown)} samples",
                     "unused": "below a twentieth of an even share of the answer on every sample",
                     **({} if matches is None else _how_matched(matches)),
                 },
             ),
             references=(_PAPER, _DISSECTION),
-            cautions=_cautions(subject, maps, matches, unmatched),
+            cautions=_cautions(maps, matches, effects, unmatched),
         )
 
 
@@ -171,6 +206,12 @@ def _wrapping(model: nn.Module) -> str:
     while type(model).__module__ == "pellucid.core._adapters" and isinstance(model.model, nn.Module):
         prefix, model = f"{prefix}model.", model.model
     return prefix
+
+
+def _left_out(subject: Subject) -> int:
+    """Return how many forwards per sample it takes to leave out each atom of each layer."""
+    layers = decomposition_layers(subject.model).values()
+    return sum(min(MOST_ATOMS, layer.heads * layer.rank) + 2 for layer in layers)
 
 
 def _most(subject: Subject) -> int:
@@ -250,6 +291,20 @@ def _answer(subject: Subject, maps: ConceptMaps, matches: ConceptMatches | None,
     return text
 
 
+def _rests(shown: Subject, effects: AtomEffects | None) -> str:
+    """Say what changes most when one atom is left out."""
+    if effects is None:
+        return ""
+    top = int(effects.changed.argmax())
+    what = "pixels" if shown.dense else "answers"
+    share, images = float(effects.changed[top]), count(len(shown), "image" if is_image(shown) else "sample")
+    name = atom_name(int(effects.atoms[top]))
+    text = f" Without the layer's answer {percent(effects.without_any)} of the {what} on {images} become another class"
+    if not share:
+        return f"{text}, without any one atom none."
+    return f"{text}, without one atom at most {percent(share)} ({name})."
+
+
 def _score(matches: ConceptMatches, value: float) -> str:
     return percent(value) if matches.measure == "iou" else brief(value)
 
@@ -270,10 +325,14 @@ def _advice(maps: ConceptMaps) -> Advice | None:
     return None
 
 
-def _cautions(subject: Subject, maps: ConceptMaps, matches: ConceptMatches | None, unmatched: str) -> tuple[str, ...]:
+def _cautions(
+    maps: ConceptMaps, matches: ConceptMatches | None, effects: AtomEffects | None, unmatched: str
+) -> tuple[str, ...]:
     cautions = [unmatched] if unmatched else []
-    if matches is not None:
+    if matches is not None and effects is None:
         cautions.append("That an atom lies where a class is does not show that the answer rests on it.")
+    if effects is not None:
+        cautions.append("Atoms are left out one at a time: of two alike neither changes much alone.")
     used = maps.steadiness[~maps.unused]
     steadiness = float(used.nanmean()) if len(used) else float("nan")
     if steadiness < 0.9:
@@ -295,7 +354,9 @@ def _cautions(subject: Subject, maps: ConceptMaps, matches: ConceptMatches | Non
 # -- numbers -----------------------------------------------------------------------------------------------------------
 
 
-def _measures(subject: Subject, maps: ConceptMaps, matches: ConceptMatches | None, rng: Stream) -> list[Measure]:
+def _measures(
+    subject: Subject, maps: ConceptMaps, matches: ConceptMatches | None, effects: AtomEffects | None, rng: Stream
+) -> list[Measure]:
     layer, rng = maps.layer, rng.at(subject.ids)
     measures = []
     if matches is not None:
@@ -365,6 +426,16 @@ def _measures(subject: Subject, maps: ConceptMaps, matches: ConceptMatches | Non
             rng.child("rank"),
         ),
     ]
+    if effects is not None:
+        for name, label, share in (
+            (
+                "decomposition_effect",
+                "share of answers that change without the layer's answer",
+                effects.without_any,
+            ),
+            ("atom_effect", "largest share of answers that change without one atom", float(effects.changed.max())),
+        ):
+            measures.append(Measure(name=f"{name}[{layer}]", label=label, value=in_percent(share), unit="%"))
     if len(subject) > 1:
         measures.append(
             Measure(
