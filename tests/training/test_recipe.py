@@ -48,6 +48,13 @@ def test_another_kind_begins_with_its_own_defaults(recipe_file):
     assert same.optimizer.lr == 2e-2
 
 
+def test_another_way_to_pass_the_gradient_begins_with_its_own_defaults():
+    recipe = Recipe.load("mdeq-fashion-mnist", overrides=("model.backward.mode=exact",))
+    assert (recipe.model.backward.mode, recipe.model.backward.steps) == ("exact", None)
+    kept = Recipe.load("mdeq-fashion-mnist", overrides=("model.backward.mode=upg",))
+    assert kept.model.backward.steps == 5
+
+
 def test_recipes_from_when_weightings_had_one_kind_still_load(recipe_file):
     changed = Recipe.load(recipe_file, overrides=("weighting.weights.clean=2",))
     assert changed.weighting.weights == {"clean": 2}

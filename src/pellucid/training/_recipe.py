@@ -135,7 +135,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             path: a file, a folder that `train` wrote, whose recipe is then used again, or a bare name such as
                 "fashion-standard".
             overrides: changes such as "objective.attack.eps=0.2"; values as TOML writes them, quotes may be left out.
-                Another `kind` leaves the table with its own defaults.
+                Another `kind`, or `mode` of a table without a kind, leaves the table with its own defaults.
 
         Raises:
             RecipeError: no such recipe, not TOML, an unknown key or kind, or a value out of range.
@@ -211,7 +211,8 @@ def _override(raw: dict[str, Any], override: str) -> None:
         table = table.setdefault(key, {})
         if not isinstance(table, dict):
             raise RecipeError(f"--set {override}: {'.'.join(keys[: depth + 1])} is a value, not a table")
-    if keys[-1] == "kind" and table.get("kind", value) != value:
+    names = keys[-1] == "kind" or (keys[-1] == "mode" and "kind" not in table)
+    if names and table.get(keys[-1], value) != value:
         table.clear()  # the settings of another kind mean nothing to this one
     table[keys[-1]] = value
 
