@@ -92,7 +92,7 @@ def test_the_viewer_holds_image_labels_answer_and_every_atom():
     assert sorted(labels[2:]) == ["atom 1", "atom 2", "atom 3"]
     assert not viewer.beside
     assert re.search(
-        r"carries [\d.]+% of the answer here\. It follows \w+: IoU 100%", viewer.pictures[0].overlays[2].caption
+        r"carries [\d.]+% of the layer's answer here\. It follows \w+: IoU 100%", viewer.pictures[0].overlays[2].caption
     )
     assert not any(isinstance(e, Heatmap) for e in finding.exhibits)
 
@@ -159,7 +159,7 @@ def test_each_layer_has_its_finding_and_the_budget_is_kept(images):
 def test_without_labels_what_is_carried_comes_first(images):
     (finding,) = ask(classifier(images, labels=None))
     assert finding.measure.name == "atoms_needed[body.0.ham]"
-    assert "carry 99% of the answer" in finding.answer
+    assert "carry 99% of the layer's answer" in finding.answer
     assert any("no labels" in text for text in finding.cautions)
 
 

@@ -120,7 +120,7 @@ def _caption(shown: Subject, answers: Tensor, place: int) -> str:
 
 def _said(subject: Subject, maps: ConceptMaps, matches: ConceptMatches | None, row: int, atom: int) -> str:
     """Return what is said of an atom on one image."""
-    text = f"carries {percent(float(maps.usage[row, atom]))} of the answer here."
+    text = f"carries {percent(float(maps.usage[row, atom]))} of the layer's answer here."
     if matches is None or int(matches.best[atom]) < 0:
         return text
     if not bool(matches.clear[atom]):

@@ -264,7 +264,8 @@ def _answer(subject: Subject, maps: ConceptMaps, matches: ConceptMatches | None,
     where = f"in {maps.layer} " if layers > 1 else ""
     samples = count(len(subject), "image" if is_image(subject) else "sample")
     needed = float(maps.needed.double().mean())
-    carried = f"{brief(round(needed, 1))} of {count(maps.atoms, 'atom')} {where}carry 99% of the answer on {samples}"
+    some = f"{brief(round(needed, 1))} of {count(maps.atoms, 'atom')}"
+    carried = f"{some} {where}carry 99% of the layer's answer on {samples}"
     if matches is None:
         text = f"{carried[0].upper()}{carried[1:]}."
     else:
@@ -390,7 +391,7 @@ def _measures(
     measures += [
         Measure(
             name=f"atoms_needed[{layer}]",
-            label=f"atoms of {maps.atoms} that carry 99% of the answer, mean",
+            label=f"atoms of {maps.atoms} that carry 99% of the layer's answer, mean",
             value=number(needed.value),
             low=number(needed.low),
             high=number(needed.high),
