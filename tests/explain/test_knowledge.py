@@ -17,6 +17,7 @@ from pellucid.explain import (
     RegionEmbedding,
     RegionImportance,
     SampleEmbedding,
+    knowledge_apart,
     knowledge_points,
     knowledge_threshold,
     knowledge_under_attack,
@@ -259,6 +260,22 @@ def test_another_checkpoint_is_turned_to_look_alike(small, rng):
     alone = knowledge_points(net, x, y, settings=QUICK, rng=rng.child("other"))
     far = [float((found.samples.embedding_ - first.samples.embedding_).norm()) for found in (second, alone)]
     assert far[0] < far[1]
+    itself, other = knowledge_apart(first, first), knowledge_apart(second, first)
+    assert [layer.names for layer in other] == [("1", "1"), ("4", "4")]
+    for layer, same in zip(other, itself, strict=True):
+        assert float(same.turned.abs().max()) < 1e-5 < float(layer.turned.abs().max())
+        assert float(same.lengthened.abs().max()) == 0
+        assert math.isnan(same.kept) or same.kept == 1
+
+
+def test_only_networks_asked_alike_are_laid_beside_each_other(small, rng):
+    net, x, y = small
+    both, last = (knowledge_points(net, x, y, layers=names, settings=QUICK, rng=rng) for names in (("1", "4"), ("4",)))
+    with pytest.raises(DataError, match="equal grids"):
+        knowledge_apart(both, last)
+    fewer = knowledge_points(net, x[:20], y[:20], layers=["4"], settings=QUICK, rng=rng)
+    with pytest.raises(DataError, match="same ones"):
+        knowledge_apart(fewer, last)
 
 
 def test_an_attack_of_no_size_moves_nothing_and_a_real_one_does(small, rng):

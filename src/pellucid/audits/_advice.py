@@ -21,7 +21,9 @@ def recipe(subject: Subject, text: str, command: str, *, made_for: str = RECIPES
     """
     name = command.split()[2]
     if subject.data_name == made_for:
-        return Advice(text=f"{text} The recipe is a start: change its network to yours.", command=command)
+        return Advice(
+            text=f"{text} The recipe is a start: if your network is another one, put it there.", command=command
+        )
     return Advice(
         text=f"{text} `pellucid recipes show {name}` prints settings that do this on another data set: write a recipe "
         "with your own data and network.",

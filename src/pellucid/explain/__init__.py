@@ -65,6 +65,7 @@ from ._knowledge import (
     knowledge_points,
     region_layers,
 )
+from ._knowledge_apart import LayerApart, knowledge_apart
 from ._knowledge_attack import MOVES, KnowledgeUnderAttack, LayerUnderAttack, knowledge_under_attack
 from ._knowledge_regions import RegionEmbedding, RegionImportance, RegionPoints, knowledge_threshold, region_points
 from ._knowledge_samples import SampleEmbedding, vmf_posterior
@@ -118,6 +119,7 @@ __all__ = [
     "KnowledgePoints",
     "KnowledgeSettings",
     "KnowledgeUnderAttack",
+    "LayerApart",
     "LayerKnowledge",
     "LayerUnderAttack",
     "LearnedBaseline",
@@ -185,6 +187,7 @@ __all__ = [
     "high_pass",
     "implicit_layers",
     "input_dropout",
+    "knowledge_apart",
     "knowledge_over_training",
     "knowledge_points",
     "knowledge_threshold",
