@@ -28,7 +28,6 @@ from pellucid.core import (
 from pellucid.explain import MOVES, KnowledgePoints, KnowledgeUnderAttack, LayerKnowledge
 
 from .._samples import picture
-from .._wording import count
 
 SAMPLES = 150
 WAYS = 60
@@ -154,7 +153,7 @@ def _outlined(subject: Subject, found: KnowledgePoints) -> Gallery:
     return Gallery(
         title=f"Knowledge points in layer {layer.name}",
         pictures=tuple(_outline(subject, found, layer, k) for k in range(min(PICTURES, len(subject)))),
-        caption="Regions that point clearly to some class; press a row to see its regions on the picture. Blue ones "
+        caption="How many regions point clearly to which class; press a row to see them on the picture. Blue ones "
         "point to the true class, orange ones to another. Each region stands for what the layer sees from there, which "
         "reaches beyond its border.",
     )
@@ -171,7 +170,7 @@ def _outline(subject: Subject, found: KnowledgePoints, layer: LayerKnowledge, k:
                 cells=tuple(cells),
                 weight=float(size),
                 label=f"to {subject.class_names[label]}",
-                amount=count(len(cells), "region"),
+                amount=str(len(cells)),
             )
         )
     marks.sort(key=lambda mark: ((mark.weight or 0.0) < 0, -len(mark.cells)))  # the true class, then the most

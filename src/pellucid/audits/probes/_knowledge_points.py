@@ -438,10 +438,10 @@ def _answer(found: list[KnowledgePoints], certainty: float) -> str:
         every, right = _counts(found, k)
         share = float(right.sum() / every.sum()) if float(every.sum()) else float("nan")
         text = f"{brief(float(every.mean()))} of {layer.grid[0] * layer.grid[1]} regions in layer {layer.name}"
-        told.append(text + (f" ({percent(share)} of them to the right one)" if share == share else ""))
+        told.append(text + (f" ({percent(share)} of these rightly)" if share == share else ""))
     chance = 1 / len(found[0].samples.prior_)
     return (
-        f"On average {'; '.join(told)} point clearly to some class. By chance {percent(chance)} would be right. "
+        f"On average {listed(told)} point clearly to some class. By chance {percent(chance)} would be right. "
         "In the picture of the samples length stands for certainty: its correlation with the entropy of the answers "
         f"is {brief(certainty)}, where -1 is best (three principal components reach {brief(found[0].certainty_pca)})."
     )
