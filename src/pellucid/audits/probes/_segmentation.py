@@ -83,6 +83,14 @@ class Counted:
         labelled = self.found.confusions.sum((1, 2)) > 0
         return torch.where(labelled, iou(self.found.confusions).mean, torch.nan)
 
+    @property
+    def mistaken(self) -> Tensor:
+        """Share of wrong pixels of each image; NaN where it has no labelled pixel.
+
+        By this the worst images are chosen: in a mean IoU of one image, three missed pixels of a class are half of it.
+        """
+        return self.wrong / self.found.confusions.sum((1, 2))
+
 
 @final
 @dataclass(frozen=True)
@@ -254,8 +262,7 @@ def _advice(counted: Counted, level: str, worst: str) -> Advice:
     if level == "watch":
         return Advice(
             text=f"Look at {worst} in the images below: too few of its pixels in training, or masks that differ in "
-            "what they call so? More images narrow the intervals of the classes.",
-            command="pellucid audit MODEL DATA --probe segmentation --samples 2000",
+            "what they call so?",
         )
     if _near_share(counted) >= 0.5:
         return Advice(
@@ -439,8 +446,8 @@ def _table(counted: Counted, order: list[int]) -> Table:
 
 def _shown(counted: Counted) -> list[int]:
     """Return the rows of the worst images, then of those around the median."""
-    known = counted.per_image.isfinite().nonzero()[:, 0]
-    order = known[counted.per_image[known].argsort(stable=True)].tolist()
+    known = counted.mistaken.isfinite().nonzero()[:, 0]
+    order = known[counted.mistaken[known].argsort(descending=True, stable=True)].tolist()
     worst, rest = order[:SHOWN], order[SHOWN:]
     middle = max(0, len(order) // 2 - SHOWN - SHOWN // 2)
     return [*worst, *rest[middle : middle + SHOWN]]
@@ -455,17 +462,16 @@ def _pictures(counted: Counted, shown: list[int]) -> Overlays:
         labels, answer = part.labels[place], answers[place]
         wrong = (answer != labels) & (labels != IGNORED)
         which = "worst" if place < SHOWN else "typical"
-        off = percent(float(wrong.sum() / (labels != IGNORED).sum().clamp_min(1)))
         pictures.append(
             laid_over(
                 part.inputs[place],
                 (
                     mask_map("labels", labels),
                     mask_map("answer", answer),
-                    strength_map("wrong", wrong.float(), most=1.0, caption=f"{off} of the pixels"),
+                    strength_map("wrong", wrong.float(), most=1.0),
                 ),
                 title=f"Sample {int(part.ids[place])}, {which}",
-                caption=f"mean IoU {percent(float(counted.per_image[row]))}",
+                caption=f"{percent(float(counted.mistaken[row]))} of its pixels are wrong",
                 bounds=part.bounds,
             )
         )
@@ -474,7 +480,7 @@ def _pictures(counted: Counted, shown: list[int]) -> Overlays:
         pictures=tuple(pictures),
         classes=counted.subject.class_names,
         beside=True,
-        caption=f"The {min(SHOWN, len(shown))} images of the lowest mean IoU by themselves, then "
+        caption=f"The {count(min(SHOWN, len(shown)), 'image')} with the most wrong pixels, then "
         f"{count(max(0, len(shown) - SHOWN), 'image')} around the median. Wrong pixels are bright over the image in "
         "gray.",
     )
