@@ -17,7 +17,7 @@ MEASURES = {"nc1": "NC1", "cdnv": "CDNV", "means.max_angle": "NC2, class means",
 figure, panels = plt.subplots(1, len(MEASURES), figsize=(11, 2.6), layout="constrained")
 for k, network in enumerate(("fashion-standard", "fashion-robust")):
     found = json.loads((RESULTS / f"{network}.json").read_text(encoding="utf-8"))
-    for axes, (measure, title) in zip(panels, MEASURES.items(), strict=True):
+    for axes, measure in zip(panels, MEASURES, strict=True):
         for split, alpha, shift in (("train", 0.85, -0.2), ("test", 0.4, 0.2)):
             value = found[split][measure]
             if measure == "nc4":

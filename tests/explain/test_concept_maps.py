@@ -118,7 +118,7 @@ def test_a_layer_called_twice_has_two_entries_and_layers_are_chosen_by_name(rng)
     assert [part.layer for part in concept_maps(model, x)] == ["0.ham", "0.ham (call 2)", "3.ham"]
     assert [part.layer for part in concept_maps(model, x, layers="3.ham")] == ["3.ham"]
     assert list(decomposition_layers(model)) == ["0.ham", "3.ham"]
-    with pytest.raises(ValueError, match="no matrix-decomposition layer '0.hum'; did you mean"):
+    with pytest.raises(ValueError, match=r"no matrix-decomposition layer '0\.hum'; did you mean"):
         concept_maps(model, x, layers="0.hum")
 
 

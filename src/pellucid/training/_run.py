@@ -159,6 +159,7 @@ def write_card(
     *,
     device: str,
     seconds: float,
+    parameters: int,
     more: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write the model card of a training whose weights lie in `folder`, with `more` entries, and return it."""
@@ -167,7 +168,7 @@ def write_card(
     card = {
         "name": recipe.name,
         "architecture": settings["model"],
-        "parameters": sum(tensor.numel() for tensor in read_tensors(weights).values()),
+        "parameters": parameters,
         "task": f"{dataset.modality} {'segmentation' if dataset.dense else 'classification'}, "
         f"{len(dataset.class_names)} classes",
         "class_names": list(dataset.class_names),

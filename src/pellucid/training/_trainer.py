@@ -250,7 +250,11 @@ class _Training:
             folder.update(durations={**folder.manifest["durations"], "train": round(position.seconds, 3)})
             device = str(self.parallel.device)
             more = {"notes": [said] if said else [], "class_counts": counts}
-            write_card(folder, self.recipe, self.data, figures, device=device, seconds=position.seconds, more=more)
+            count = sum(parameter.numel() for parameter in self.model.parameters())  # running averages are none
+            seconds = position.seconds
+            write_card(
+                folder, self.recipe, self.data, figures, device=device, seconds=seconds, parameters=count, more=more
+            )
         values = {figure["name"]: figure["value"] for figure in figures}
         self._tell("end", self.steps, self.steps, self.recipe.epochs - 1, values)
 
