@@ -93,7 +93,7 @@ def usual_probes(subject: Subject | None = None) -> tuple[str, ...]:
     """Return the names of the probes of an audit that names none: all of `PROBES`, and those of `MORE` that suit.
 
     A probe of `MORE` with a method `suits(subject) -> bool` joins by itself where that says so, such as one about a
-    kind of layer where the model holds such a layer.
+    kind of layer where the model holds such a layer. A model that answers for every pixel is asked about that alone.
 
     Args:
         subject: the model and its samples; without it, all that may join are named.
@@ -107,7 +107,9 @@ def usual_probes(subject: Subject | None = None) -> tuple[str, ...]:
     may = {name: probe for name, probe in MORE.items() if isinstance(probe, Suited)}
     if subject is None:
         return (*PROBES, *may)
-    return (*PROBES, *(name for name, probe in may.items() if _may_join(probe, subject) and probe.suits(subject)))
+    # What is about one answer per image can never be asked of a model that answers for every pixel: no word of it.
+    usual = (name for name, probe in PROBES.items() if not subject.dense or _is_dense(probe))
+    return (*usual, *(name for name, probe in may.items() if _may_join(probe, subject) and probe.suits(subject)))
 
 
 def _may_join(probe: Probe, subject: Subject) -> bool:
