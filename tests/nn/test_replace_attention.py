@@ -112,6 +112,22 @@ class TestReplaceAttention:
         assert isinstance(done.model.get_submodule("1"), MatrixDecomposition)
         assert done.model(x).shape == x.shape
 
+    def test_what_is_inside_ones_own_goes_with_it(self, x: Tensor) -> None:
+        class Own(nn.Module):
+            def __init__(self, **settings: int) -> None:
+                super().__init__()
+                self.attention = nn.MultiheadAttention(16, 2, batch_first=True, **settings)
+
+        make = {Own: lambda old: MatrixDecomposition(16, 4, kind="cd")}
+        done = replace_attention(nn.Sequential(nn.Linear(16, 16), Own(), Own(kdim=8)), others=make)
+        assert [part.name for part in done.replaced] == ["1", "2"]
+        assert not done.left
+        assert done.parameters_after == 16 * 17
+        assert done.model(x).shape == x.shape
+        alone = replace_attention(Own(), others=make)
+        assert isinstance(alone.model, MatrixDecomposition)
+        assert not list(alone.model.children())
+
     def test_dtype_mode_and_kind_are_kept(self) -> None:
         model = nn.MultiheadAttention(16, 2, batch_first=True).double().eval()
         new = replace_attention(model, lambda channels: MatrixDecomposition(channels, 3, kind="vq")).model

@@ -167,8 +167,12 @@ def replace_attention(
     named = list(new.named_modules(remove_duplicate=False))
     left = _left(named)
     made: dict[int, nn.Module] = {}
+    gone: list[str] = []  # names whose parts went with them
     replaced: list[ReplacedModule] = []
     for name, module in named:
+        if _within(name, gone):
+            left.pop(name, None)
+            continue
         make = next((make for kind, make in (others or {}).items() if isinstance(module, kind)), None)
         if make is None and (not isinstance(module, nn.MultiheadAttention) or name in left):
             continue
@@ -177,6 +181,7 @@ def replace_attention(
                 own = _like(module, make(module) if make else _ham_attention(module, ham))
             made[id(module)] = own
             replaced.append(ReplacedModule(name, type(module).__name__, _size(module), _size(own)))
+        gone.append(name)
         if not name:
             new = made[id(module)]
         else:
@@ -199,11 +204,15 @@ def _left(named: list[tuple[str, nn.Module]]) -> dict[str, str]:
     left = {}
     for name, module in named:
         if isinstance(module, nn.MultiheadAttention):
-            if any(name.startswith(f"{decoder}." if decoder else "") for decoder in decoders):
+            if _within(name, decoders):
                 left[name] = "in a decoder, where tokens look at other tokens or at earlier ones alone"
             elif not module._qkv_same_embed_dim:
                 left[name] = "its keys or values have other features than its queries"
     return left
+
+
+def _within(name: str, parents: list[str]) -> bool:
+    return any(name.startswith(f"{parent}." if parent else "") for parent in parents)
 
 
 def _ham_attention(old: nn.Module, ham: Callable[[int], MatrixDecomposition] | None) -> nn.Module:
