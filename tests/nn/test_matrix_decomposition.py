@@ -112,6 +112,11 @@ class TestCD:
 
     def test_enough_atoms_give_the_features_back(self) -> None:
         x, atoms, _ = factors(2, 4, 20, 6)
+        # The least ridge is enough in float32, also where all atoms are one.
+        same = atoms[..., :1].expand(2, 4, 64)
+        exact = same @ CD(beta=1e-4).answer(Features.of(x), same, same).mT
+        single = same.float()
+        assert_close(single @ CD(beta=1e-4).answer(Features.of(x.float()), single, single).mT, exact.float())
         assert_close(atoms @ CD(beta=1e-12).answer(Features.of(x), atoms, atoms).mT, x, rtol=1e-8, atol=1e-8)
 
 
@@ -189,6 +194,26 @@ class TestEveryKind:
         assert float(found.codes[1, :, 13:].abs().max()) == 0
         assert_close(found.residual[1:2], module.decompose(flat[1:2, :13]).residual)
         assert_close(module(x, mask.reshape(3, 4, 5))[1].flatten(1).T[:13], out[1, :13])
+
+    def test_what_stands_at_padding_does_not_matter(self, kind: str, x: Tensor) -> None:
+        module = layer(kind)
+        flat = x.flatten(2).mT
+        mask = torch.arange(20).expand(3, 20) >= 13
+        cut = module(flat[:, :13])
+        for value in (-1.0, torch.nan, torch.inf):
+            filled = flat.masked_fill(mask[..., None], value).requires_grad_()
+            out = module(filled, mask)
+            assert_close(out[:, :13], cut)
+            (gradient,) = torch.autograd.grad(out.sum(), filled)
+            assert bool(gradient.isfinite().all())
+
+    @pytest.mark.parametrize("backward", [OneStep(), Unrolled()])
+    def test_a_position_of_zeros_has_no_huge_gradient(self, kind: str, backward: OneStep | Unrolled, x: Tensor) -> None:
+        x[:, :, 1, 2] = 0
+        x.requires_grad_()
+        (gradient,) = torch.autograd.grad(layer(kind, backward=backward)(x).square().sum(), x)
+        assert bool(gradient.isfinite().all())
+        assert float(gradient[:, :, 1, 2].abs().max()) < 100
 
     def test_eval_mode_always_gives_the_same(self, kind: str, x: Tensor) -> None:
         module = layer(kind)
@@ -314,6 +339,16 @@ class TestEveryKind:
         module.train()(x)
         assert not torch.equal(module.start, before)
         assert_close(module.start.norm(dim=1), torch.ones(1, 3, dtype=torch.float64))
+        before = module.start.clone()
+        module(x[:0])  # no samples move nothing
+        assert torch.equal(module.start, before)
+
+    def test_moving_atoms_and_unrolled_steps_go_together(self, kind: str, x: Tensor) -> None:
+        module = layer(kind, init="ema", backward=Unrolled(), relu=True).train()
+        x.requires_grad_()
+        module(module(x)).sum().backward()  # the atoms moved twice since
+        assert x.grad is not None
+        assert bool(x.grad.isfinite().all())
 
     def test_learned_atoms_get_a_gradient_where_steps_are_unrolled(self, kind: str, x: Tensor) -> None:
         for backward, learns in ((Unrolled(), True), (OneStep(), False)):
@@ -374,7 +409,10 @@ def test_bad_settings() -> None:
         ({"rank": 0}, "rank must be at least 1, got 0"),
         ({"steps": -1}, "steps must be at least 0, got -1"),
         ({"eval_steps": -1}, "eval_steps must be at least 0, got -1"),
-        ({"beta": 0.0}, "beta and eps must be positive, got 0.0"),
+        ({"beta": 1e-5}, "beta must be at least 0.0001 and finite, got 1e-05"),
+        ({"beta": float("nan")}, "beta must be at least 0.0001 and finite, got nan"),
+        ({"eps": 0.0}, "eps must be positive and finite, got 0.0"),
+        ({"inv_temperature": -1.0}, "inv_temperature must be positive and finite, got -1.0"),
         ({"kind": "pca"}, "kind must be one of nmf, vq, cd, got 'pca'"),
         ({"axis": "both"}, "axis must be one of spatial, channel"),
         ({"init": "ones"}, "init must be one of fixed, random, learned, ema"),

@@ -27,7 +27,8 @@ class Features:
         x: (b, d, n).
         keep: 0 where a position is padding, else 1; (b, n, 1).
         lengths: of each position's features, (b, n, 1), or 1 where they are not asked for. They are found once, since
-            the sum runs across memory.
+            the sum runs across memory. Infinite for a position of zeros: it has no direction, so its cosines are 0 and
+            have no gradient (divided by a small number instead, it would be huge).
     """
 
     x: Tensor
@@ -37,7 +38,10 @@ class Features:
     @classmethod
     def of(cls, x: Tensor, keep: Tensor | None = None, *, measured: bool = True) -> Features:
         """Return features with their lengths, if they are to be `measured`."""
-        return cls(x, keep, torch.linalg.vector_norm(x, dim=-2)[..., None] if measured else x.new_ones(()))
+        if not measured:
+            return cls(x, keep, x.new_ones(()))
+        lengths = torch.linalg.vector_norm(x, dim=-2)[..., None]
+        return cls(x, keep, lengths.masked_fill(lengths == 0, torch.inf))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ INITS = ("fixed", "random", "learned", "ema")
 
 Watch = Callable[[Features, Tensor, Tensor], None]
 
+BETA = 1e-4  # the least ridge
 RATE = 0.9  # of the moving atoms of init="ema", as in the authors' code
 
 
@@ -108,7 +110,7 @@ class MatrixDecomposition(nn.Module):
             alone; "ema": the mean atoms of earlier training batches.
         backward: `OneStep()`, `Phantom(...)` or `Unrolled()`.
         inv_temperature: sharpness of the softmax over atoms; 1 for "nmf" and 100 for the others, if not given.
-        beta: ridge of "cd", at least 1e-4.
+        beta: ridge of "cd", at least 1e-4: with less, float32 cannot solve for the codes of atoms that coincide.
         eps: added to divisors.
         relu: set negative features to zero first; without it they are an error for "nmf", and looking for them makes a
             GPU wait once per call.
@@ -150,13 +152,14 @@ class MatrixDecomposition(nn.Module):
     ) -> None:
         super().__init__()
         backward = backward or OneStep()
-        _check(channels, rank, heads, steps, eval_steps, beta, eps)
+        _check(channels, rank, heads, steps, eval_steps)
         _check_names(kind, axis, init, backward)
         self.channels, self.rank, self.heads = channels, rank, heads
         self.kind, self.axis, self.init, self.relu = kind, axis, init, relu
         self.steps, self.eval_steps = steps, eval_steps
         self.backward = backward
         sharp = (1.0 if kind == "nmf" else 100.0) if inv_temperature is None else inv_temperature
+        _check_numbers(sharp, beta, eps)
         hams: dict[str, Ham] = {"nmf": NMF(sharp, eps), "vq": VQ(sharp, eps), "cd": CD(sharp, eps, beta)}
         self._ham = hams[kind]
         start = self._seeded(channels // heads) if axis == "spatial" and init != "random" else None
@@ -229,11 +232,6 @@ class MatrixDecomposition(nn.Module):
         flat = flatten(x, self.channels)
         if padding_mask is not None and self.axis == "channel":
             raise ValueError('a padding mask needs axis="spatial": atoms of positions cannot leave positions out')
-        if self._ham.nonnegative and not self.relu and not torch.compiler.is_compiling() and bool((flat < 0).any()):
-            raise ValueError(
-                f"nmf needs features that are nowhere negative, got {float(flat.min()):.3g}; put a ReLU before it, or "
-                "use relu=True"
-            )
         return flat, kept(padding_mask, x)
 
     def _matrix(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -244,8 +242,13 @@ class MatrixDecomposition(nn.Module):
             x = F.relu(x)
         if keep is not None:
             keep = keep.to(x.dtype)
-            x = x * keep[:, None]
+            x = x.masked_fill(keep[:, None] == 0, 0)  # whatever is there, NaN included
             keep = keep.repeat_interleave(self.heads, 0)[..., None]
+        if self._ham.nonnegative and not self.relu and not torch.compiler.is_compiling() and bool((x < 0).any()):
+            raise ValueError(
+                f"nmf needs features that are nowhere negative, got {float(x.min()):.3g}; put a ReLU before it, or "
+                "use relu=True"
+            )
         matrix = x.reshape(len(x) * self.heads, self.channels // self.heads, x.shape[2])
         if self.axis == "channel":
             matrix = matrix.mT
@@ -295,6 +298,8 @@ class MatrixDecomposition(nn.Module):
             draw = torch.rand if self._ham.nonnegative else torch.randn
             return F.normalize(draw(len(x), x.shape[1], self.rank, dtype=x.dtype, device=x.device), dim=1)
         start = (self._seeded(x.shape[1]) if self.start is None else self.start).to(x)
+        if self.init == "ema" and training:
+            start = start.clone()  # autograd may keep it, and it moves before the backward pass
         if self.init == "learned":
             start = F.normalize(start.abs() if self._ham.nonnegative else start, dim=1)
         return start.expand(b, *start.shape).flatten(0, 1)
@@ -308,6 +313,8 @@ class MatrixDecomposition(nn.Module):
     @torch.no_grad()
     def _move(self, atoms: Tensor) -> None:
         assert self.start is not None
+        if len(atoms) == 0:
+            return
         mean = atoms.reshape(-1, *self.start.shape).mean(0)
         self.start.copy_(F.normalize(torch.lerp(self.start.to(mean), mean, RATE), dim=1))
 
@@ -351,7 +358,7 @@ def kept(padding_mask: Tensor | None, x: Tensor) -> Tensor | None:
     return (~padding_mask).flatten(1).to(x.dtype)
 
 
-def _check(channels: int, rank: int, heads: int, steps: int, eval_steps: int | None, beta: float, eps: float) -> None:
+def _check(channels: int, rank: int, heads: int, steps: int, eval_steps: int | None) -> None:
     for name, value in {"channels": channels, "rank": rank, "heads": heads}.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
@@ -360,8 +367,14 @@ def _check(channels: int, rank: int, heads: int, steps: int, eval_steps: int | N
     for name, count in {"steps": steps, "eval_steps": eval_steps}.items():
         if count is not None and count < 0:
             raise ValueError(f"{name} must be at least 0, got {count}")
-    if beta <= 0 or eps <= 0:
-        raise ValueError(f"beta and eps must be positive, got {beta} and {eps}")
+
+
+def _check_numbers(inv_temperature: float, beta: float, eps: float) -> None:
+    for name, value in {"inv_temperature": inv_temperature, "eps": eps}.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive and finite, got {value}")
+    if not BETA <= beta < math.inf:
+        raise ValueError(f"beta must be at least {BETA} and finite, got {beta}")
 
 
 def _check_names(kind: object, axis: object, init: object, backward: object) -> None:
