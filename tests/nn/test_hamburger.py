@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -71,6 +74,23 @@ class TestHamburger:
             out = made(sequence, mask)
             assert_close(out[1:, :11], made(sequence[1:, :11]))
             assert not out[1, 11:].any()
+            filled = sequence.masked_fill(mask[..., None], torch.nan)
+            assert torch.equal(made(filled, mask), out)
+            made(filled, mask).sum().backward()
+            assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in made.parameters())
+
+    def test_it_is_pickled_and_copied(self, x: Tensor) -> None:
+        made = block(norm=lambda channels: nn.GroupNorm(4, channels))
+        for other in (pickle.loads(pickle.dumps(made)), copy.deepcopy(made)):
+            assert torch.equal(other(x), made(x))
+
+    def test_narrow_ones_have_fewer_atoms(self, x: Tensor) -> None:
+        assert Hamburger(32).ham.rank == 32
+        assert Hamburger(128).ham.rank == 64
+        head = LightHamHead(32, 8, 3, norm="batch")
+        assert isinstance(head.context, Hamburger)
+        assert head.context.ham.rank == 8
+        head(x)
 
     def test_bad_settings_and_input(self, x: Tensor) -> None:
         with pytest.raises(ValueError, match=r"variant must be one of v1, v2, v2\+, got 'v3'"):
@@ -79,8 +99,12 @@ class TestHamburger:
             block(norm="rms")
         with pytest.raises(ValueError, match="32 groups of channels, which do not divide 16"):
             block(variant="v2", norm="group")
-        with pytest.raises(ValueError, match="'batch' mixes positions"):
+        with pytest.raises(ValueError, match="BatchNorm1d mixes positions"):
             block()(x, torch.zeros(2, 4, 5, dtype=torch.bool))
+        for variant in VARIANTS:
+            made = block(variant=variant, norm=lambda channels: nn.GroupNorm(8, channels))
+            with pytest.raises(ValueError, match="GroupNorm mixes positions"):
+                made(x, torch.zeros(2, 4, 5, dtype=torch.bool))
         with pytest.raises(ValueError, match="x must have 32 channels"):
             block()(x[:, :8])
         block(norm=lambda channels: nn.GroupNorm(8, channels))(x)
@@ -121,10 +145,14 @@ class TestLightHam:
     def test_one_map_and_another_context(self) -> None:
         head = LightHamHead(8, 32, 3, width=64, context=nn.Identity(), norm="batch", dropout=0)
         assert head(Stream(0).normal((2, 8, 4, 4))).shape == (2, 3, 4, 4)
+        empty = nn.Sequential()  # false, as it has no parts
+        assert LightHamHead(8, 32, 3, context=empty).context is empty
 
     def test_bad_settings_and_input(self) -> None:
-        with pytest.raises(ValueError, match=r"at least 1, got \(8, 0\), 32 and 3"):
+        with pytest.raises(ValueError, match=r"at least 1, got \(8, 0\), 32, 3 and 32"):
             LightHamHead([8, 0], 32, 3)
+        with pytest.raises(ValueError, match=r"at least 1, got \(8,\), 32, 3 and 0"):
+            LightHamHead(8, 32, 3, width=0)
         with pytest.raises(ValueError, match="32 groups of channels, which do not divide 40"):
             LightHamHead([8], 40, 3)
         with pytest.raises(ValueError, match=r"maps of \(8, 16\) channels, got \(8,\)"):

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
@@ -82,6 +84,7 @@ def test_the_answer_is_that_of_the_released_formula(maps: list[Tensor]) -> None:
     assert ham.start is not None
     assert_close(head(maps), plainly(state, maps, ham.start), rtol=1e-4, atol=1e-4)
     assert not head.training
+    assert torch.equal(pickle.loads(pickle.dumps(head))(maps), head(maps))
 
 
 def test_batch_norm_and_start_atoms_of_the_checkpoint(maps: list[Tensor]) -> None:
@@ -90,6 +93,9 @@ def test_batch_norm_and_start_atoms_of_the_checkpoint(maps: list[Tensor]) -> Non
     text = CONFIG.replace("'GN', num_groups=4", "'SyncBN'").replace("MD_R=3", "MD_R=3, RAND_INIT=False")
     head = light_ham_from_mmseg(state, text)
     assert_close(head(maps), plainly(state, maps, state["decode_head.hamburger.ham.bases"]), rtol=1e-4, atol=1e-4)
+    head.train()(maps).sum().backward()  # the start moves, and the steps are unrolled
+    other = light_ham_from_mmseg(state, text.replace("'SyncBN'", "'BN', eps=1e-3"))
+    assert {part.eps for part in other.modules() if isinstance(part, nn.BatchNorm1d)} == {1e-3}
 
 
 def test_refusals() -> None:

@@ -12,11 +12,14 @@ from torch.nn import functional as F
 
 from ._matrix_decomposition import MatrixDecomposition, flatten, kept, unflatten
 
+RANK = 64
 VARIANTS = ("v1", "v2", "v2+")
 Norm = str | Callable[[int], nn.Module]
 """A name, or what makes a normalization of (B, C, N) features from their number."""
 NORMS = ("batch", "group", "layer", "none")
 GROUPS = 32
+MIXING = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm)
+"""Normalizations whose numbers are found over positions."""
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -56,8 +59,8 @@ class Hamburger(nn.Module):
 
     Args:
         channels: of the input and of the answer.
-        ham: the decomposition, whose `channels` are the inner width; nmf with 64 atoms of `channels`, if not given. The
-            `relu` of an "nmf" is switched on.
+        ham: the decomposition, whose `channels` are the inner width; nmf with at most 64 atoms of `channels`, if not
+            given. The `relu` of an "nmf" is switched on.
         variant: "v1", "v2" or "v2+".
         norm: "batch", "group" (32 groups), "layer" (the channels of each position) or "none". With a padding mask it
             must not mix positions: "layer" or "none". Or what makes one from a number of channels.
@@ -86,8 +89,8 @@ class Hamburger(nn.Module):
         super().__init__()
         if variant not in VARIANTS:
             raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
-        self.channels, self.variant, self.post_relu, self.norm_kind = channels, variant, post_relu, norm
-        ham = ham or MatrixDecomposition(channels)
+        self.channels, self.variant, self.post_relu = channels, variant, post_relu
+        ham = ham or MatrixDecomposition(channels, min(RANK, channels))
         ham.relu = ham.relu or ham.kind == "nmf"
         inner = ham.channels
         self.lower = pointwise(channels, inner)
@@ -115,8 +118,13 @@ class Hamburger(nn.Module):
         """
         flat = flatten(x, self.channels)
         keep = kept(padding_mask, x)
-        if keep is not None and self.norm_kind in ("batch", "group"):
-            raise ValueError(f'a padding mask needs norm="layer" or "none": {self.norm_kind!r} mixes positions')
+        if keep is not None:
+            for part in (*self.cheese.modules(), *self.norm.modules()):
+                if isinstance(part, MIXING):
+                    raise ValueError(
+                        f'a padding mask needs norm="layer" or "none": {type(part).__name__} mixes positions'
+                    )
+            flat = flat.masked_fill(keep[:, None] == 0, 0)  # whatever is there, NaN included
         inner = self.ham(unflatten(self.lower(flat), x), padding_mask)
         inner = flatten(inner, self.ham.channels)
         found = self.norm(self.upper(self.cheese(inner)))

@@ -27,7 +27,7 @@ class LightHamHead(nn.Module):
         channels: between aligning and classes.
         num_classes: of the answer.
         width: channels of the Hamburger; `channels`, if not given.
-        context: what mixes the positions of (B, width, H, W), in place of the Hamburger (nmf, 16 atoms).
+        context: what mixes the positions of (B, width, H, W), in place of the Hamburger (nmf, at most 16 atoms).
         norm: "group" (32 groups), "batch", "layer" or "none", or what makes one from a number of channels.
         dropout: share of the maps that are dropped before the classes.
         align_corners: of the bilinear enlargement.
@@ -58,15 +58,17 @@ class LightHamHead(nn.Module):
     ) -> None:
         super().__init__()
         self.in_channels = (in_channels,) if isinstance(in_channels, int) else tuple(in_channels)
-        if not self.in_channels or min(*self.in_channels, channels, num_classes) < 1:
+        width = channels if width is None else width
+        if not self.in_channels or min(*self.in_channels, channels, num_classes, width) < 1:
             raise ValueError(
-                "in_channels, channels and num_classes must be at least 1, got "
-                f"{self.in_channels}, {channels} and {num_classes}"
+                "in_channels, channels, num_classes and width must be at least 1, got "
+                f"{self.in_channels}, {channels}, {num_classes} and {width}"
             )
-        width = width or channels
         self.align_corners = align_corners
         self.squeeze = _layer(sum(self.in_channels), width, norm)
-        self.context = context or Hamburger(width, MatrixDecomposition(width, RANK), norm=norm)
+        if context is None:  # an empty nn.Sequential is one, and false
+            context = Hamburger(width, MatrixDecomposition(width, min(RANK, width)), norm=norm)
+        self.context = context
         self.align = _layer(width, channels, norm)
         self.dropout = nn.Dropout1d(dropout)
         self.classes = nn.Conv1d(channels, num_classes, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -115,12 +116,11 @@ def _head(settings: Mapping[str, Any]) -> LightHamHead:
 def _norm(config: Mapping[str, Any] | None) -> Norm:
     if not config:
         return "none"
-    kind = config["type"]
+    kind, eps = config["type"], config.get("eps", 1e-5)
     if kind in ("BN", "SyncBN", "BN2d"):
-        return "batch"
+        return partial(nn.BatchNorm1d, eps=eps)
     if kind == "GN":
-        groups = int(config["num_groups"])
-        return lambda channels: nn.GroupNorm(groups, channels, eps=config.get("eps", 1e-5))
+        return partial(nn.GroupNorm, int(config["num_groups"]), eps=eps)
     raise ValueError(f"its normalization {kind!r} is not BN, SyncBN or GN")
 
 
