@@ -102,7 +102,11 @@ def test_crops_of_one_class_are_left_out(nowhere, monkeypatch, earth):
     assert test.labels[0].nonzero().tolist() == [[9, 5]]
 
 
-@pytest.mark.parametrize("bad", [b"no gzip", gzip.compress(bytes(100)), gzip.compress(bytes(2160 * 4320))[:-20]])
+@pytest.mark.parametrize(
+    "bad",
+    [b"no gzip", gzip.compress(bytes(100), mtime=0), gzip.compress(bytes(2160 * 4320), mtime=0)[:-20]],
+    ids=["no gzip", "too short", "cut off"],
+)
 def test_broken_masks_of_the_earth(nowhere, monkeypatch, earth, bad):
     placed(monkeypatch, data.BlueMarble, _blue_marble, {**earth, "lsmask_5min_f.bin": bad})
     with pytest.raises(DataError, match=r"lsmask_5min_f\.bin cannot be read"):
