@@ -137,8 +137,8 @@ class Robustness:
             least,
             wanted,
             memory=min(MEMORY, 64 * 4 * width * min(256, total)),
-            remark=f"attacks fewer than {most} samples: wider intervals"
-            + (", and leaves out bending, turning and shifting" if plan.optional else ""),
+            remark=("bends, turns and shifts fewer images, or none; then " if plan.optional else "")
+            + f"attacks fewer than {most} samples: wider intervals",
         )
 
     def __call__(self, subject: Subject, budget: int, rng: Stream, *, work: Work = ALONE) -> list[Finding]:
