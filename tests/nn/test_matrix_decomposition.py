@@ -306,6 +306,17 @@ class TestEveryKind:
         assert torch.equal(values[0], values[2])
         assert not torch.allclose(layer(kind, steps=3, backward=Phantom(steps=2, damping=0.5))(x), values[0])
 
+    @pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # torch's own, at the first jvp
+    @pytest.mark.parametrize("backward", [OneStep(), Phantom(steps=2), Unrolled()])
+    def test_forward_mode_derivatives_have_the_same_constants(
+        self, kind: str, backward: OneStep | Phantom | Unrolled, x: Tensor
+    ) -> None:
+        module = layer(kind, inv_temperature=2.0, steps=3, backward=backward)
+        v, g = (Stream(k).normal(x.shape, dtype=torch.float64) for k in (6, 7))
+        _, forward = torch.func.jvp(module, (x,), (v,))
+        _, pull = torch.func.vjp(module, x)
+        assert_close((forward * g).sum(), (v * pull(g)[0]).sum())
+
     def test_more_steps_keep_no_more_memory(self, kind: str) -> None:
         x = torch.rand(1, 16, 8, 8, requires_grad=True)
         few, many = (kept(MatrixDecomposition(16, 4, kind=kind, steps=steps), x) for steps in (6, 60))
@@ -371,6 +382,8 @@ class TestEveryKind:
         values = torch.linalg.svdvals(answer.reshape(3, 2, 3, 20))
         shares = values / values.sum(-1, keepdim=True)
         assert_close(found.effective_rank, torch.special.entr(shares).sum(-1).exp())
+        if kind != "vq":  # its answer is a mean of atoms
+            assert not module.decompose(0 * x).effective_rank.any()
         module.train()
         assert torch.equal(module.decompose(x).codes, found.codes)  # what eval mode gives, in training too
 

@@ -65,7 +65,7 @@ class Factors:
 
     @property
     def effective_rank(self) -> Float[Tensor, "b s"]:
-        """How many directions the answer D C^T really has: exp of the entropy of its singular values' shares.
+        """How many directions the answer D C^T really has: exp of the entropy of its singular values' shares; 0 for 0.
 
         Source: Roy and Vetterli 2007.
         """
@@ -73,8 +73,8 @@ class Factors:
         small = torch.linalg.qr(self.atoms).R @ torch.linalg.qr(self.codes).R.mT
         values = torch.linalg.svdvals(small)
         shares = values / values.sum(-1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
-        entropy: Tensor = torch.special.entr(shares).sum(-1)
-        return entropy.exp()
+        rank: Tensor = torch.special.entr(shares).sum(-1).exp() * (values.amax(-1) > 0)
+        return rank
 
 
 class MatrixDecomposition(nn.Module):
@@ -276,14 +276,17 @@ class MatrixDecomposition(nn.Module):
         grad = torch.is_grad_enabled()
         with torch.set_grad_enabled(grad and taped > 0):
             of = Features.of(x, keep, measured=self.kind != "nmf")
+        # Constants for forward-mode derivatives too, which no_grad leaves on.
+        still = Features(x.detach(), keep, of.lengths.detach())
         with torch.set_grad_enabled(grad and whole):
             atoms = atoms if whole else atoms.detach()
-            codes = start_codes(self._ham, of, atoms)
+            codes = start_codes(self._ham, of if whole else still, atoms)
         for done in range(steps):
             if watch is not None:
                 watch(of, atoms, codes)
-            with torch.set_grad_enabled(grad and done >= steps - taped):
-                found = self._ham.step(of, atoms, codes)
+            constant = done < steps - taped
+            with torch.set_grad_enabled(grad and not constant):
+                found = self._ham.step(still if constant else of, atoms, codes)
                 if damping < 1 and done >= steps - damped:
                     found = torch.lerp(atoms, found[0], damping), torch.lerp(codes, found[1], damping)
                 atoms, codes = found
