@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -57,6 +59,18 @@ class TestHamAttention:
                 layer(x, x, x, **settings)
         with pytest.raises(ValueError, match="or hold 0 and minus infinity alone"):
             layer(x, x, x, key_padding_mask=torch.ones(2, 20))
+
+    @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+    def test_put_into_an_encoder_by_hand(self, x: Tensor, padding: Tensor) -> None:
+        model = encoder()
+        model.layers[1].self_attn = HamAttention(16).eval()
+        with torch.no_grad(), pytest.raises(ValueError, match="set use_nested_tensor = False"):
+            model(x, src_key_padding_mask=padding)
+        model.layers[0].self_attn = HamAttention(16).eval()
+        model.use_nested_tensor = False
+        with torch.no_grad():
+            out = model(x, src_key_padding_mask=padding)
+        assert_close(out[1:, :17], model(x[1:, :17]), rtol=1e-4, atol=1e-5)
 
     def test_settings_are_shown(self) -> None:
         assert repr(HamAttention(16)).startswith("HamAttention(\n  16, batch_first=True")
@@ -118,7 +132,9 @@ class TestReplaceAttention:
                 super().__init__()
                 self.attention = nn.MultiheadAttention(16, 2, batch_first=True, **settings)
 
-        make = {Own: lambda old: MatrixDecomposition(16, 4, kind="cd")}
+        make: dict[type[nn.Module], Callable[[nn.Module], nn.Module]] = {
+            Own: lambda old: MatrixDecomposition(16, 4, kind="cd")
+        }
         done = replace_attention(nn.Sequential(nn.Linear(16, 16), Own(), Own(kdim=8)), others=make)
         assert [part.name for part in done.replaced] == ["1", "2"]
         assert not done.left

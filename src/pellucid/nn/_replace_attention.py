@@ -25,6 +25,10 @@ class HamAttention(nn.Module):
     attention. There are no weights of attention to return: the second answer is None always. A key padding mask is
     honored: padding counts for nothing, and its answer is the last map's bias.
 
+    Where you put it into a `nn.TransformerEncoder` that is there already, set `use_nested_tensor = False` of the
+    encoder, as `replace_attention` does: otherwise the encoder, given a padding mask in eval mode, reads weights that
+    only torch's own attention has (`in_proj_weight`).
+
     Args:
         embed_dim: features of a token.
         ham: the decomposition, whose `channels` are the inner width; nmf with at most 16 atoms of `embed_dim`, if not
@@ -81,8 +85,13 @@ class HamAttention(nn.Module):
             is_causal: must be False.
 
         Raises:
-            ValueError: attention to other tokens, or a mask that says who may see whom.
+            ValueError: attention to other tokens, a mask that says who may see whom, or a nested tensor.
         """
+        if query.is_nested:
+            raise ValueError(
+                "a matrix decomposition takes padded tokens, not nested tensors; in a nn.TransformerEncoder set "
+                "use_nested_tensor = False"
+            )
         if not (_same(query, key) and _same(query, value)):
             raise ValueError(
                 "a matrix decomposition takes the place of self-attention alone: query, key and value must be one "
