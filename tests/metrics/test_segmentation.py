@@ -83,6 +83,15 @@ def test_intervals_draw_images(pred, labels, rng):
     assert torch.equal(found.confusion, counts.sum(0))
 
 
+def test_a_draw_without_a_class_does_not_lift_the_mean(rng):
+    counts = torch.tensor([[[500, 5, 0], [5, 490, 0], [0, 0, 0]]] * 12)
+    counts[3, 2, 1] = 20  # the third class is in one image, and missed; a third of the draws go without that image
+    found = segmentation(counts, rng=rng)
+    assert found.mean_iou.value == pytest.approx(0.65, abs=0.01)
+    assert found.mean_iou.high == pytest.approx(0.65, abs=0.01)
+    assert found.per_class.high[2] == 0
+
+
 def test_the_floor_is_the_most_frequent_class(rng):
     counts = torch.tensor([[[6, 0], [4, 0]]])
     assert segmentation(counts, rng=rng).floor == pytest.approx(0.3)

@@ -157,19 +157,25 @@ def segmentation(confusions: Int[Tensor, "N K K"], *, rng: Stream) -> Segmentati
     )
 
 
-def _measured(counts: Float[Tensor, "*n K K"]) -> Float[Tensor, "*n m"]:
-    """Return the mean IoU, the share of right pixels and the IoU of each class."""
-    found = iou(counts)
+def _measured(counts: Float[Tensor, "*n K K"], whole: Tensor | None = None) -> Float[Tensor, "*n m"]:
+    """Return the mean IoU, the share of right pixels and the IoU of each class.
+
+    The mean is over the classes of `whole`, the IoU of all images, if given: a class that is nowhere keeps its own.
+    """
+    each = iou(counts).per_class
+    mean = (each if whole is None else torch.where(each.isnan(), whole, each)).nanmean(-1)
     right = counts.diagonal(dim1=-2, dim2=-1).sum(-1) / counts.sum((-2, -1))
-    return torch.cat([found.mean[..., None], right[..., None], found.per_class], -1)
+    return torch.cat([mean[..., None], right[..., None], each], -1)
 
 
 def _ends(counts: Float[Tensor, "N K K"], *, rng: Stream) -> tuple[Tensor, Tensor]:
     """Return the ends of the 95 % percentile intervals of what is measured; NaN with one image.
 
-    A draw without any pixel of a class says nothing of that class, and is left out of its interval.
+    A draw without any pixel of a class says nothing of that class, and is left out of its interval; in the mean of that
+    draw the class stands with its IoU of all images. A mean over fewer classes would be another quantity, and jump.
     """
     images = len(counts)
+    whole = iou(counts.sum(0)).per_class
     if images == 1:
         unknown = torch.full_like(_measured(counts[0]), torch.nan)
         return unknown, unknown
@@ -177,7 +183,7 @@ def _ends(counts: Float[Tensor, "N K K"], *, rng: Stream) -> tuple[Tensor, Tenso
     for rows in torch.split(torch.arange(_RESAMPLES), max(1, _CHUNK // images)):
         drawn = rng.at(rows).integers(images, (len(rows), images), device=counts.device)
         times = flat.new_zeros(len(rows), images).scatter_add_(1, drawn, torch.ones_like(drawn).to(flat))
-        replicas.append(_measured((times @ flat).reshape(-1, *counts.shape[1:])))
+        replicas.append(_measured((times @ flat).reshape(-1, *counts.shape[1:]), whole))
     ends = torch.tensor([0.025, 0.975], dtype=torch.float64, device=counts.device)
     low, high = torch.cat(replicas).nanquantile(ends, dim=0)
     return low, high
