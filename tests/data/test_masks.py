@@ -222,3 +222,41 @@ def test_masks_move_with_their_images(rng, augment):
     assert torch.equal((moved[:, 0] * 8).round().long()[known], masked[known])
     assert torch.equal(moved[:, 1] == 0, ~known)  # black that came in has no label, and nothing else
     assert bool((~known).any()) == bool(augment.crop)
+
+
+def stored(folder, y, images=4):
+    path = folder / "own.npz"
+    np.savez(path, x=np.zeros((images, 6, 6, 3), np.uint8), y=y)
+    return data.Arrays(path=str(path))
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 6), (4, 1, 6, 6), (4, 6, 6, 1)])
+def test_masks_in_a_file_may_have_one_channel(tmp_path, shape):
+    y = np.arange(144, dtype=np.uint8).reshape(4, 6, 6) % 3
+    assert np.array_equal(stored(tmp_path, y.reshape(shape)).load("test").labels.numpy(), y)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.zeros((4, 6, 6, 3), np.uint8), "y has shape (4, 6, 6, 3); give masks, one class per pixel"),
+        (np.zeros((4, 6, 6, 3), np.uint8), "labels.argmax(3)"),
+        (np.zeros((4, 3, 6, 6), np.uint8), "labels.argmax(1)"),
+        (np.zeros((0, 6, 6), np.uint8), "y holds 0 masks"),
+        (np.zeros((4, 6, 6), np.uint8), "has pixels of class 0 only; an audit compares at least two classes"),
+        (np.full((4, 6, 6), IGNORED), "has pixels without a label only"),
+        (
+            np.tile(np.array([0, 255], np.uint8), (4, 6, 3)),
+            "255 among bytes stands for no label, so number the classes",
+        ),
+    ],
+)
+def test_what_is_wrong_with_masks_in_a_file(tmp_path, y, message):
+    with pytest.raises(DataError, match=re.escape(message)):
+        stored(tmp_path, y).load("test")
+
+
+def test_an_empty_file_is_called_empty(tmp_path):
+    (tmp_path / "none.npz").touch()
+    with pytest.raises(DataError, match="is empty"):
+        data.Arrays(path=str(tmp_path / "none.npz")).load("test")

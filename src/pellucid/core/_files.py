@@ -290,6 +290,8 @@ def read_arrays(path: PathLike, *, max_bytes: int = 4 * 2**30) -> dict[str, np.n
         raise DataError(f"{path} is a pickle, which can run code when opened, and is refused; save it with np.savez")
     if found == "zip" and not zipfile.is_zipfile(path):
         raise DataError(f"{path} is a truncated or damaged npz file; copy it again")
+    if found != "npz" and path.stat().st_size == 0:
+        raise DataError(f"{path} is empty; save arrays with np.savez(path, x=inputs, y=labels)")
     if found != "npz":
         raise DataError(f"{path} is no npz file but {_a(found)}; save arrays with np.savez(path, x=inputs, y=labels)")
     _check_size(path, max_bytes)

@@ -25,8 +25,8 @@ class Arrays(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     Inputs of two axes are rows of a table; of three or four they are images: `(N, H, W)`, `(N, C, H, W)` or
     `(N, H, W, C)`, as uint8 from 0 to 255 or as floats from 0 to 1. Labels are class numbers from 0, or names of the
-    classes; a class for every pixel of images is `(N, H, W)`, where -100, and 255 among bytes, stand for no label. An
-    array `class_names` of text is optional, as is `feature_names` for tables.
+    classes; a class for every pixel of images is `(N, H, W)`, or has one channel more, where -100, and 255 among bytes,
+    stand for no label. An array `class_names` of text is optional, as is `feature_names` for tables.
 
     Args:
         path: the file.
@@ -49,7 +49,8 @@ class Arrays(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         inputs = arrays[x_key]
         labels = _labels(arrays[y_key], f"{path}: {y_key}", dense=inputs.ndim > 2)
         found = _table(inputs, f"{path}: {x_key}") if inputs.ndim == 2 else _images(inputs, f"{path}: {x_key}")
-        _check_rows(found.values, labels, path)
+        unknown = _unknown(arrays[y_key], labels)
+        _check_rows(found.values, labels, path, unknown=bool(unknown))
         names = named or _names(arrays, "class_names", int(labels.max()) + 1, path, at_least=True)
         width = found.values.shape[1] if inputs.ndim == 2 else 0
         rows = spread(labels, self.limit)
@@ -61,7 +62,7 @@ class Arrays(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             modality="tabular" if inputs.ndim == 2 else "image",
             ids=rows,
             bounds=None if inputs.ndim == 2 else (0.0, 1.0),
-            note="; ".join(part for part in (found.note, _unknown(arrays[y_key], labels)) if part),
+            note="; ".join(part for part in (found.note, unknown) if part),
             feature_names=_names(arrays, "feature_names", width, path) if width else (),
             background=_background(arrays, path, width) if width else None,
         )
@@ -141,8 +142,18 @@ def _holds(given: np.ndarray) -> bool:
 
 
 def _labels(labels: np.ndarray, what: str, *, dense: bool) -> Tensor:
+    if dense and labels.ndim > 2 and len(labels) == 0:
+        raise DataError(f"{what} holds 0 masks; store one for each image")
+    if dense and labels.ndim == 4 and 1 in (labels.shape[1], labels.shape[3]):
+        labels = labels[:, 0] if labels.shape[1] == 1 else labels[..., 0]
     if dense and labels.ndim == 3:
         return masks(labels, what)
+    if dense and labels.ndim == 4:
+        axis = 1 if labels.shape[1] < labels.shape[3] else 3
+        raise DataError(
+            f"{what} has shape {labels.shape}; give masks, one class per pixel, shape (N, H, W), such as by "
+            f"labels.argmax({axis})"
+        )
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.dtype.kind == "f" and np.isfinite(labels).all() and (labels == np.floor(labels)).all():
@@ -192,7 +203,7 @@ def _images(inputs: np.ndarray, what: str) -> _Inputs:
     return _Inputs(values)
 
 
-def _check_rows(values: Tensor, labels: Tensor, path: Path) -> None:
+def _check_rows(values: Tensor, labels: Tensor, path: Path, *, unknown: bool) -> None:
     if len(values) != len(labels):
         raise DataError(f"{path} has {len(values)} inputs but {len(labels)} labels; give one label per input")
     if len(labels) == 0:
@@ -205,8 +216,10 @@ def _check_rows(values: Tensor, labels: Tensor, path: Path) -> None:
         )
     if len(torch.unique(labels[labels != IGNORED])) < 2:
         held = labels[labels != IGNORED]
-        what = "pixels without a label" if not len(held) else f"samples of class {int(held[0])}"
-        raise DataError(f"{path} has {what} only; an audit compares at least two classes")
+        unit = "samples" if labels.ndim == 1 else "pixels"
+        what = "pixels without a label" if not len(held) else f"{unit} of class {int(held[0])}"
+        hint = "; 255 among bytes stands for no label, so number the classes 0, 1, ..." if unknown else ""
+        raise DataError(f"{path} has {what} only; an audit compares at least two classes{hint}")
     if values.is_floating_point():
         bad = (~values.isfinite()).flatten(1).any(1).nonzero()
         if len(bad):
