@@ -147,8 +147,8 @@ def test_levels(arguments, expected):
 def test_it_joins_models_that_answer_for_every_pixel_and_no_others():
     answers, masks = scene()
     dense = subject(answers, masks)
-    assert "segmentation" in usual_probes(dense)
-    rows = {row.probe: row for row in plan(dense).rows}
+    assert usual_probes(dense) == ("segmentation",)
+    rows = {row.probe: row for row in plan(dense, probes=("accuracy", "segmentation")).rows}
     assert rows["segmentation"].granted == 18
     assert "answers for every pixel" in rows["accuracy"].skip
     data = synthetic_images(8, rng=Stream(0))
