@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pellucid
-from pellucid import models
+from pellucid import data, models
 from pellucid.core import DataError, Dataset, ModelError, Stream
 from pellucid.data import sample, synthetic_images
 
@@ -33,6 +33,14 @@ def test_a_name_and_a_name_make_a_subject():
     assert subject.labels.bincount().tolist() == [3] * 10
     assert list(subject.surrogates) == ["fashion-robust"]
     assert subject.notes == ()
+
+
+def test_only_the_samples_drawn_are_brought_to_a_larger_size(monkeypatch):
+    fitted = []
+    monkeypatch.setattr(data._load, "check_bytes", lambda count, each: fitted.append(count))
+    net = models.Loaded(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), "flat", input_shape=(3, 8, 8))
+    assert len(pellucid.subject(net, "synthetic-images", samples=12)) == 12
+    assert fitted == [12]
 
 
 def test_images_are_brought_to_the_size_that_the_model_declares():

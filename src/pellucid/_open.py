@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -83,7 +83,7 @@ def subject(
     rng = Stream(seed).child("samples")
     reading = {"split": split, "skip_corrupt": skip_corrupt, "label": label, "text": text}
     found, labelled = _dataset(data, loaded, reading, samples, rng)
-    drawn, texts, read = _tokenized(sources.sample(found, min(samples, len(found)), rng=rng), loaded)
+    drawn, texts, read = _tokenized(_drawn(found, samples, rng), loaded)
     if loaded.number and labelled:
         labelled, read = False, [*read, f"The labels are left out: the model measures {loaded.number}."]
     matched, said = _matched(drawn, loaded) if labelled else (drawn, [])
@@ -182,7 +182,7 @@ def _ordered(dataset: Dataset, background: Tensor | None, loaded: Loaded) -> tup
 def _dataset(data: Any, loaded: Loaded, reading: dict[str, Any], samples: int, rng: Stream) -> tuple[Dataset, bool]:
     """Return the data and whether they have labels."""
     if isinstance(data, (str, os.PathLike)):
-        named = _named(os.fspath(data), loaded, reading)
+        named = _named(os.fspath(data), loaded, reading, lambda whole: _drawn(whole, samples, rng))
         return named, named.labelled
     if isinstance(data, Dataset):
         return data, data.labelled
@@ -199,11 +199,16 @@ def _dataset(data: Any, loaded: Loaded, reading: dict[str, Any], samples: int, r
     )
 
 
-def _named(spec: str, loaded: Loaded, reading: dict[str, Any]) -> Dataset:
+def _named(spec: str, loaded: Loaded, reading: dict[str, Any], choose: Callable[[Dataset], Dataset]) -> Dataset:
+    """Return the samples drawn of named data; only they are brought to the size that the model reads."""
     shape = loaded.input_shape
     if shape is None or len(shape) != 3:
-        return sources.load(spec, **reading)
-    return sources.load(spec, **reading, image_size=(shape[1], shape[2]), channels=shape[0])
+        return sources.load(spec, **reading, choose=choose)
+    return sources.load(spec, **reading, image_size=(shape[1], shape[2]), channels=shape[0], choose=choose)
+
+
+def _drawn(whole: Dataset, samples: int, rng: Stream) -> Dataset:
+    return sources.sample(whole, min(samples, len(whole)), rng=rng)
 
 
 def _background(spec: str, reading: dict[str, Any], rng: Stream) -> Tensor | None:

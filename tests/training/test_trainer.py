@@ -179,6 +179,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(recipe, t
         ("batch_size=97", "batch_size is 97 but synthetic-images has 96 training samples"),
         ("model.classes=4", "the model gives 4 logits but synthetic-images has 3 classes"),
         ("model.in_channels=3", r"the model cannot read inputs of shape \(1, 8, 8\)"),
+        ("augment.crop=8", "augment.crop is 8, and images of 8 x 8 pixels could be shifted out of sight"),
+        ("objective.counts=[1,2]", "counts has 2 numbers, but synthetic-images has 3 classes"),
     ],
 )
 def test_what_cannot_fit_is_refused_before_anything_is_written(recipe, tmp_path, override, message):

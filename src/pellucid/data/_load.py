@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -80,6 +80,7 @@ def load(
     image_size: tuple[int, int] | None = None,
     channels: int | None = None,
     text: str | None = None,
+    choose: Callable[[Dataset], Dataset] | None = None,
 ) -> Dataset:
     """Return a data set ready for a model: float inputs, images in [0, 1], texts that a tokenizer turns into ids.
 
@@ -96,6 +97,7 @@ def load(
             middle cut out.
         channels: 1 makes images gray, 3 makes them color.
         text: the column that holds texts; if not given the one named text, sentence or review, if there is one.
+        choose: picks samples before images of a named set are resized: only those must fit in memory.
 
     Raises:
         DataMissing: a named set is not on this machine.
@@ -125,6 +127,8 @@ def load(
     dataset = _loaded(source, split)
     if limit is not None and len(dataset) > limit:
         dataset = take(dataset, spread(dataset.labels, limit))
+    if choose is not None:
+        dataset = choose(dataset)
     if not hasattr(source, "image_size"):  # the others have done it while reading
         dataset = fit.dataset(dataset)
     check_bytes(len(dataset), 4 * dataset.inputs[0].numel())

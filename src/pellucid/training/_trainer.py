@@ -308,6 +308,12 @@ def _check_fit(recipe: Recipe, model: nn.Module, data: Dataset, parallel: Parall
         raise RecipeError(f"keep names epoch {max(recipe.keep)}, but there are only {recipe.epochs} epochs")
     if recipe.augment and data.inputs.ndim != 4:
         raise RecipeError(f"augment changes images, but {data.name} has inputs of shape {tuple(data.inputs.shape[1:])}")
+    if recipe.augment.crop and recipe.augment.crop >= min(data.inputs.shape[2:]):
+        size = " x ".join(map(str, data.inputs.shape[2:]))
+        raise RecipeError(
+            f"augment.crop is {recipe.augment.crop}, and images of {size} pixels could be shifted out of sight; use a "
+            "few pixels"
+        )
     if data.dense:
         check_dense(recipe, data)
     if recipe.augment.mixup:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pellucid.core import Batch, Dataset, Stream
 from pellucid.nn import Balance, ETFHead, class_weights, dot_regression_loss, etf_head
 
-from ._mixed import counts_of, mixed, on
+from ._mixed import check_counts, counts_of, mixed, on
 
 Count = Annotated[int, Meta(ge=1)]
 
@@ -40,8 +40,9 @@ class DotRegression(
         """Return the objective with the numbers of this training set, where it needs them.
 
         Raises:
-            ValueError: a class has no samples.
+            ValueError: a class has no samples, or the counts given are not one per class.
         """
+        check_counts(self.counts, data)
         if self.counts or self.class_balance != "counts":
             return self
         return msgspec.structs.replace(self, counts=counts_of(data))

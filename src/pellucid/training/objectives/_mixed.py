@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -49,6 +49,16 @@ def counts_of(data: Dataset) -> tuple[int, ...]:
         what = "pixels" if data.dense else "samples"
         raise ValueError(f"class {held.index(0)} has no training {what}, so it cannot be weighted by their number")
     return tuple(held)
+
+
+def check_counts(counts: Sequence[int], data: Dataset) -> None:
+    """Refuse numbers of training samples that are not one per class.
+
+    Raises:
+        ValueError: see above.
+    """
+    if counts and len(counts) != len(data.class_names):
+        raise ValueError(f"counts has {len(counts)} numbers, but {data.name} has {len(data.class_names)} classes")
 
 
 def along(values: Float[Tensor, " k"], logits: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from pellucid.core import IGNORED, Batch, Dataset, Stream
 from pellucid.nn import Balance, class_weights
 
 from .._parallel import averaged
-from ._mixed import accuracy, along, counts_of, mixed, on
+from ._mixed import accuracy, along, check_counts, counts_of, mixed, on
 
 Count = Annotated[int, Meta(ge=1)]
 
@@ -46,8 +46,9 @@ class Standard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Return the objective with the numbers of this training set, where it needs them.
 
         Raises:
-            ValueError: a class has no samples.
+            ValueError: a class has no samples, or the counts given are not one per class.
         """
+        check_counts(self.counts, data)
         if self.counts or not (self.class_balance == "counts" or self.logit_adjustment):
             return self
         return msgspec.structs.replace(self, counts=counts_of(data))
