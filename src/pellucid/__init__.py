@@ -28,14 +28,31 @@ _HOMES = {
     "train": "pellucid.training",
 }
 
+_PACKAGES = (
+    "attacks",
+    "audits",
+    "core",
+    "data",
+    "explain",
+    "games",
+    "metrics",
+    "models",
+    "nn",
+    "optim",
+    "reports",
+    "training",
+)
+
 __all__ = ["Recipe", "Report", "Subject", "__version__", "audit", "check", "compare", "subject", "train"]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _PACKAGES:
+        return importlib.import_module(f"pellucid.{name}")
     raise AttributeError(f"module 'pellucid' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *_HOMES, *_PACKAGES})

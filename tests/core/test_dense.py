@@ -215,7 +215,7 @@ def test_named_classes_are_matched_pixel_by_pixel(model, images, masks):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"y": np.zeros((4, 4, 4), int)}, "has samples of class 0 only"),
+        ({"y": np.zeros((4, 4, 4), int)}, "has pixels of class 0 only"),
         ({"y": np.full((4, 4, 4), -100)}, "has pixels without a label only"),
         ({"y": np.zeros((4, 3, 4), int)}, "has masks of 3 x 4 pixels for images of 4 x 4"),
         ({"y": np.full((4, 4, 4), 0.5)}, "must be classes, whole numbers"),

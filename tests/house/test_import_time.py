@@ -26,6 +26,12 @@ def test_a_name_of_the_front_page_resolves_when_used() -> None:
     assert run(code).strip() == "True True"
 
 
+def test_packages_resolve_when_used() -> None:
+    code = "import pkgutil, pellucid; print([m.name for m in pkgutil.iter_modules(pellucid.__path__) if m.ispkg"
+    code += " and m.name not in dir(pellucid)], pellucid.games.shapley.__name__)"
+    assert run(code).strip() == "['cli'] shapley"
+
+
 @pytest.mark.parametrize("name", ["", *COMMANDS])
 def test_help_loads_nothing_heavy(name: str) -> None:
     call = f"import sys; from pellucid.cli import main; code = main({[*name.split(), '--help']})"
