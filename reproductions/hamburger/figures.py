@@ -112,7 +112,8 @@ def put(file, mark, text):
 drawn = []
 for part, made, title, figure in (
     ("layers", layers, "accuracy, %", "accuracy"),
-    ("balanced", heads, "mean IoU, %", "mean_iou"),
+    ("heads", heads, "mean IoU, %", "mean_iou"),
+    ("balanced", heads, "mean IoU, weighted classes, %", "mean_iou"),
 ):
     if arms := read(part):
         put(HERE / "README.md", part, made(arms))
