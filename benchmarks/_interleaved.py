@@ -12,6 +12,7 @@ import platform
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,6 +94,29 @@ def interleave(
         )
         for name in names
     }
+
+
+def peak_resident(run: Callable[[], object]) -> int:
+    """Run once and return the peak of resident memory beyond what was there before, in bytes; on Linux."""
+    before = _resident()
+    most, done = before, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.is_set():
+            most = max(most, _resident())
+            time.sleep(0.001)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    run()
+    done.set()
+    watcher.join()
+    return max(most, _resident()) - before
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4096
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -15,12 +15,10 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 
 import torch
-from _interleaved import Timing, interleave, markdown_table, write_note
+from _interleaved import Timing, interleave, markdown_table, peak_resident, write_note
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -173,26 +171,7 @@ def peak(name: str, part: str, n: int, *, training: bool) -> None:
     """Print the peak of resident memory of one run beyond what was there before, in bytes."""
     Case(name, part, 256, training=training)()  # imports, threads, kernels
     case = Case(name, part, n, training=training)
-    before = _resident()
-    most, done = before, threading.Event()
-
-    def watch() -> None:
-        nonlocal most
-        while not done.is_set():
-            most = max(most, _resident())
-            time.sleep(0.001)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    case()
-    done.set()
-    watcher.join()
-    print(max(most, _resident()) - before)
-
-
-def _resident() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123  # Linux only
-        return int(file.read().split()[1]) * 4096
+    print(peak_resident(case))
 
 
 def main() -> None:

@@ -19,12 +19,10 @@ import importlib.util
 import itertools
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 
 import torch
-from _interleaved import TIMING_HEAD, interleave, markdown_table, write_note
+from _interleaved import TIMING_HEAD, interleave, markdown_table, peak_resident, write_note
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -95,26 +93,7 @@ def peak(name: str, steps: int) -> None:
     """Print the peak of resident memory of one training step beyond what was there before, in bytes."""
     step_of(name, 2)()  # imports, threads, gradients
     step = step_of(name, steps)
-    before = _resident()
-    most, done = before, threading.Event()
-
-    def watch() -> None:
-        nonlocal most
-        while not done.is_set():
-            most = max(most, _resident())
-            time.sleep(0.001)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    step()
-    done.set()
-    watcher.join()
-    print(max(most, _resident()) - before)
-
-
-def _resident() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123  # Linux only
-        return int(file.read().split()[1]) * 4096
+    print(peak_resident(step))
 
 
 def alive(times: list[int]) -> str:
